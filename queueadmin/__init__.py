@@ -1,0 +1,1 @@
+"""A durable job ledger, dead letters and queue control for Dramatiq, in the Django admin."""

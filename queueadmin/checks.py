@@ -1,0 +1,32 @@
+"""System checks with stable ids: what is wrong in the settings, and what would be right."""
+
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Tags, register
+
+from . import conf
+
+
+@register(Tags.compatibility)
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """E001: the setting QUEUEADMIN has an unknown name or a value of the wrong type."""
+    return [
+        Error(problem, id="queueadmin.E001")
+        for problem in conf.problems(getattr(django_settings, "QUEUEADMIN", {}))
+    ]
+
+
+@register(Tags.compatibility)
+def check_app_order(**kwargs: Any) -> list[CheckMessage]:
+    """E002: `queueadmin` must stand before `django_dramatiq`, whose rundramatiq it extends."""
+    apps = [app.split(".")[0] for app in django_settings.INSTALLED_APPS]
+    if "django_dramatiq" in apps and apps.index("queueadmin") > apps.index("django_dramatiq"):
+        return [
+            Error(
+                "queueadmin stands after django_dramatiq in INSTALLED_APPS.",
+                hint="Move it before django_dramatiq, so that its rundramatiq is the one that runs.",
+                id="queueadmin.E002",
+            )
+        ]
+    return []

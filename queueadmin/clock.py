@@ -1,0 +1,42 @@
+"""The ledger's time: the host's clock corrected by what the database says.
+
+Due times and leases of several hosts must agree, so every process measures how far its
+own clock is off the database's and works with the corrected time.
+"""
+
+from datetime import datetime, timedelta
+
+from django.db import connection
+from django.utils import timezone
+
+_offset = timedelta()
+
+
+def now() -> datetime:
+    """Return the current time by the ledger's clock, aware and in UTC."""
+    return timezone.now() + _offset
+
+
+def now_ms() -> int:
+    """Return the current time by the ledger's clock in milliseconds since 1970."""
+    return round(now().timestamp() * 1000)
+
+
+def synchronise() -> timedelta:
+    """Measure the host clock's error against the database and correct `now()` by it.
+
+    SQLite has no clock of its own, so there the host's is the truth. Differences under
+    50 ms are round-trip noise and ignored.
+    """
+    global _offset
+    if connection.vendor == "sqlite":
+        _offset = timedelta()
+        return _offset
+    before = timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (theirs,) = cursor.fetchone()
+    middle = before + (timezone.now() - before) / 2
+    error = theirs - middle
+    _offset = error if abs(error) > timedelta(milliseconds=50) else timedelta()
+    return _offset

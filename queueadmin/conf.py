@@ -1,0 +1,102 @@
+"""The one settings dict, QUEUEADMIN, typed, with defaults and checked names."""
+
+from difflib import get_close_matches
+from typing import Any, TypedDict
+
+from django.conf import settings as django_settings
+
+from .exceptions import ConfigurationError
+from .policies import Policy
+
+
+class QueueadminSettings(TypedDict, total=False):
+    """Everything the setting QUEUEADMIN may contain."""
+
+    #: Policy of each queue; a queue without one behaves like plain Dramatiq, in the ledger.
+    QUEUES: dict[str, Policy]
+    #: Dotted path of the host's `queueadmin.resolver.Resolver` subclass.
+    RESOLVER: str
+    #: Version of the deployed code, stamped on attempts ("first seen in").
+    RELEASE: str
+    #: Largest encoded message in bytes that may be enqueued.
+    MAX_MESSAGE_BYTES: int
+    #: Rows one bulk action may touch.
+    BULK_LIMIT: int
+    #: Milliseconds without heartbeat after which a worker process counts as dead.
+    HEARTBEAT_TIMEOUT_MS: int
+    #: Seconds a message for an unknown actor is parked before it becomes a dead letter.
+    UNKNOWN_ACTOR_GRACE: int
+    #: Hours a completed job stays in the ledger.
+    KEEP_COMPLETED_HOURS: int
+    #: Hours a cancelled job, or a dead one after its dead letter was closed, stays.
+    KEEP_CLOSED_HOURS: int
+    #: Names of payload fields that are masked wherever people look.
+    SENSITIVE_FIELDS: list[str]
+
+
+DEFAULTS: QueueadminSettings = {
+    "QUEUES": {},
+    "RESOLVER": "queueadmin.resolver.Resolver",
+    "RELEASE": "",
+    "MAX_MESSAGE_BYTES": 1_000_000,
+    "BULK_LIMIT": 10_000,
+    "HEARTBEAT_TIMEOUT_MS": 10_000,
+    "UNKNOWN_ACTOR_GRACE": 600,
+    "KEEP_COMPLETED_HOURS": 24,
+    "KEEP_CLOSED_HOURS": 7 * 24,
+    "SENSITIVE_FIELDS": ["password", "secret", "token", "api_key", "authorization", "pin"],
+}
+
+
+class Settings:
+    """Read QUEUEADMIN afresh at each access, so that `override_settings` is respected."""
+
+    QUEUES: dict[str, Policy]
+    RESOLVER: str
+    RELEASE: str
+    MAX_MESSAGE_BYTES: int
+    BULK_LIMIT: int
+    HEARTBEAT_TIMEOUT_MS: int
+    UNKNOWN_ACTOR_GRACE: int
+    KEEP_COMPLETED_HOURS: int
+    KEEP_CLOSED_HOURS: int
+    SENSITIVE_FIELDS: list[str]
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in DEFAULTS:
+            raise AttributeError(name)
+        return getattr(django_settings, "QUEUEADMIN", {}).get(name, DEFAULTS[name])  # type: ignore[literal-required]
+
+    def policy(self, queue: str) -> Policy | None:
+        """Return the queue's policy, or None where it has none."""
+        return self.QUEUES.get(queue)
+
+
+def problems(configured: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a QUEUEADMIN dict, one sentence each."""
+    found = []
+    for name, value in configured.items():
+        if name not in DEFAULTS:
+            near = get_close_matches(name, DEFAULTS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(DEFAULTS)}."
+            found.append(f"QUEUEADMIN has no setting {name!r}; {hint}")
+        elif not isinstance(value, type(DEFAULTS[name])):  # type: ignore[literal-required]
+            expected = type(DEFAULTS[name]).__name__  # type: ignore[literal-required]
+            found.append(f"QUEUEADMIN[{name!r}] must be of type {expected}, not {value!r}.")
+    queues = configured.get("QUEUES")
+    if isinstance(queues, dict):
+        found += [
+            f"QUEUEADMIN['QUEUES'][{queue!r}] must be a queueadmin.policies.Policy, not {value!r}."
+            for queue, value in queues.items()
+            if not isinstance(value, Policy)
+        ]
+    return found
+
+
+def require_valid() -> None:
+    """Raise ConfigurationError naming every problem of the setting QUEUEADMIN."""
+    if found := problems(getattr(django_settings, "QUEUEADMIN", {})):
+        raise ConfigurationError(" ".join(found))
+
+
+settings = Settings()

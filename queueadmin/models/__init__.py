@@ -1,0 +1,10 @@
+"""The tables of the ledger and of what staff do with it."""
+
+from .attempt import Attempt
+from .audit import AuditEntry
+from .dead_letter import DeadLetter, Note
+from .job import Job
+from .lease import Lease
+from .recovery import RecoveryRun
+
+__all__ = ["Attempt", "AuditEntry", "DeadLetter", "Job", "Lease", "Note", "RecoveryRun"]

@@ -1,0 +1,48 @@
+"""One row per execution of a job."""
+
+from datetime import timedelta
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from ..states import Outcome
+from .job import Job
+
+
+class Attempt(models.Model):
+    """How one execution went; written once, with the outcome, never changed."""
+
+    id = models.BigAutoField(primary_key=True)
+    # The ledger writes attempts and jobs together and deletes attempts first.
+    job = models.ForeignKey(Job, models.CASCADE, related_name="attempt_set", verbose_name=_("job"))
+    dispatch = models.PositiveIntegerField(_("dispatch"))
+    number = models.PositiveIntegerField(_("attempt"))
+    outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome)
+    started_at = models.DateTimeField(_("started"))
+    duration_ms = models.FloatField(_("duration in ms"))
+    #: Wait until the next attempt, when there is one.
+    delay_ms = models.BigIntegerField(_("delay in ms"), null=True, blank=True)
+    worker = models.CharField(_("worker"), max_length=150, blank=True, default="")
+    release = models.CharField(_("release"), max_length=100, blank=True, default="")
+    error_class = models.CharField(_("error"), max_length=200, blank=True, default="")
+    error_message = models.TextField(_("error text"), blank=True, default="")
+    traceback = models.TextField(_("stack"), blank=True, default="")
+
+    class Meta:
+        verbose_name = _("attempt")
+        verbose_name_plural = _("attempts")
+        default_permissions = ("view",)
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(outcome__in=Outcome.values), name="queueadmin_attempt_outcome_valid"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} of {self.job_id}"
+
+    @property
+    def duration(self) -> timedelta:
+        """How long it ran."""
+        return timedelta(milliseconds=self.duration_ms)

@@ -1,0 +1,162 @@
+"""A permanent failure and what staff do about it."""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from ..states import DeadLetterStatus, DeathCause
+from .job import Job
+
+
+class Urgency(models.IntegerChoices):
+    """How soon staff should look at a dead letter."""
+
+    LOW = 0, _("low")
+    NORMAL = 1, _("normal")
+    HIGH = 2, _("high")
+    URGENT = 3, _("urgent")
+
+
+class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
+    """Rules that select dead letters; none of them writes."""
+
+    def open(self) -> "DeadLetterQuerySet":
+        """Dead letters that still need somebody, or whose repeat has not ended."""
+        return self.filter(status__in=DeadLetter.OPEN)
+
+    def pending(self) -> "DeadLetterQuerySet":
+        """Dead letters that wait for a decision."""
+        return self.filter(status=DeadLetterStatus.PENDING)
+
+    def for_list(self) -> "DeadLetterQuerySet":
+        """Join what a list shows and leave out what it does not."""
+        return self.select_related("assignee").defer("traceback", "raw")
+
+
+class DeadLetter(models.Model):
+    """The record of a job's permanent failure; one per job, however often it dies."""
+
+    OPEN = (DeadLetterStatus.PENDING, DeadLetterStatus.REQUEUED)
+
+    id = models.BigAutoField(primary_key=True)
+    # PROTECT: a job is kept while its dead letter is.
+    job = models.OneToOneField(
+        Job, models.PROTECT, related_name="dead_letter", verbose_name=_("job")
+    )
+    status = models.CharField(
+        _("status"), max_length=20, choices=DeadLetterStatus, default=DeadLetterStatus.PENDING
+    )
+    died_by = models.CharField(_("died by"), max_length=20, choices=DeathCause)
+    queue = models.CharField(_("queue"), max_length=100)
+    actor = models.CharField(_("job"), max_length=200)
+    error_class = models.CharField(_("error"), max_length=200, blank=True, default="")
+    error_message = models.TextField(_("error text"), blank=True, default="")
+    traceback = models.TextField(_("stack"), blank=True, default="")
+    fingerprint = models.CharField(_("fingerprint"), max_length=32, blank=True, default="")
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    #: How often the job died; more than 1 after a requeue that failed again.
+    deaths = models.PositiveIntegerField(_("deaths"), default=1)
+    #: The message as it came, where it could not be read.
+    raw = models.BinaryField(_("raw message"), null=True, blank=True)
+    urgency = models.SmallIntegerField(_("priority"), choices=Urgency, default=Urgency.NORMAL)
+    assignee = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("owner"),
+    )
+    died_at = models.DateTimeField(_("died"))
+    requeued_at = models.DateTimeField(_("requeued"), null=True, blank=True)
+    requeued_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("requeued by"),
+    )
+    recovered_at = models.DateTimeField(_("recovered"), null=True, blank=True)
+    closed_at = models.DateTimeField(_("closed"), null=True, blank=True)
+    closed_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("closed by"),
+    )
+    #: Why it was marked permanently failed.
+    closing_reason = models.TextField(_("reason"), blank=True, default="")
+
+    objects = DeadLetterQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("dead letter")
+        verbose_name_plural = _("dead letters")
+        default_permissions = ("view",)
+        permissions = [
+            ("requeue_deadletter", "Can requeue dead letters"),
+            ("assign_deadletter", "Can assign dead letters and set their priority"),
+            ("annotate_deadletter", "Can write notes on dead letters"),
+            ("close_deadletter", "Can mark dead letters permanently failed"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status__in=DeadLetterStatus.values),
+                name="queueadmin_deadletter_status_valid",
+            ),
+            models.CheckConstraint(
+                condition=Q(died_by__in=DeathCause.values),
+                name="queueadmin_deadletter_cause_valid",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["status", "-died_at"], name="queueadmin_dl_by_status"),
+            models.Index(fields=["queue", "status", "-died_at"], name="queueadmin_dl_by_queue"),
+            models.Index(fields=["fingerprint", "-died_at"], name="queueadmin_dl_by_cause"),
+            models.Index(fields=["assignee", "status"], name="queueadmin_dl_by_owner"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.actor} #{self.job_id[:8]}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still needs somebody or runs again."""
+        return self.status in self.OPEN
+
+    @property
+    def can_requeue(self) -> bool:
+        """Whether its job may be given a new round of attempts."""
+        return self.status == DeadLetterStatus.PENDING
+
+
+class Note(models.Model):
+    """What somebody found out about a dead letter; kept when the writer's account goes."""
+
+    id = models.BigAutoField(primary_key=True)
+    dead_letter = models.ForeignKey(
+        DeadLetter, models.CASCADE, related_name="notes", verbose_name=_("dead letter")
+    )
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        related_name="+",
+        verbose_name=_("author"),
+    )
+    author_name = models.CharField(_("author"), max_length=150)
+    text = models.TextField(_("note"))
+    written_at = models.DateTimeField(_("written"))
+
+    class Meta:
+        verbose_name = _("note")
+        verbose_name_plural = _("notes")
+        default_permissions = ("view",)
+        ordering = ("written_at", "id")
+
+    def __str__(self) -> str:
+        return f"{self.author_name}: {self.text[:50]}"

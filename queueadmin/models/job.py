@@ -1,0 +1,150 @@
+"""One row per job: the truth about it, whatever happens to the broker."""
+
+import json
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from ..states import FINISHED, TIMED, JobState, Priority
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    """Rules that select jobs; none of them writes."""
+
+    def for_list(self) -> "JobQuerySet":
+        """Leave out what only a detail page needs; payloads are never decoded in lists."""
+        return self.defer("message", "result", "error_traceback")
+
+    def failed(self) -> "JobQuerySet":
+        """Jobs whose last attempt failed: retrying or dead."""
+        return self.filter(state__in=(JobState.RETRYING, JobState.DEAD))
+
+    def unfinished(self) -> "JobQuerySet":
+        """Jobs that will still run."""
+        return self.exclude(state__in=FINISHED)
+
+    def about(self, subject: models.Model) -> "JobQuerySet":
+        """Jobs enqueued with `subject` as their business object."""
+        return self.filter(subject=subject_key(subject))
+
+
+def subject_key(subject: models.Model) -> str:
+    """Return the reference under which a business object's jobs are found."""
+    return f"{subject._meta.label_lower}:{subject.pk}"
+
+
+class Job(models.Model):
+    """A job and where it is. Only `queueadmin.ledger` changes its state."""
+
+    id = models.CharField(_("id"), primary_key=True, max_length=64, editable=False)
+    queue = models.CharField(_("queue"), max_length=100)
+    actor = models.CharField(_("actor"), max_length=200)
+    priority = models.PositiveSmallIntegerField(
+        _("priority"), choices=Priority.LABELS, default=Priority.NORMAL
+    )
+    state = models.CharField(_("state"), max_length=10, choices=JobState)
+    #: Number of the current dispatch; an outcome for another number is stale.
+    dispatch = models.PositiveIntegerField(_("dispatch"), default=1)
+    #: Executions of the current round that count.
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    max_attempts = models.PositiveIntegerField(_("of at most"), null=True, blank=True)
+    #: How often staff gave it a new round of attempts.
+    requeues = models.PositiveSmallIntegerField(_("requeues"), default=0)
+    #: The encoded message, byte for byte; everything to run the job again.
+    message = models.BinaryField(_("message"))
+    #: Result as JSON, when the actor stores results.
+    result = models.TextField(_("result"), null=True, blank=True)  # noqa: DJ001  # null: none stored
+    #: Reference of the business object, "app.model:pk"; see `JobQuerySet.about`.
+    subject = models.CharField(_("subject"), max_length=150, blank=True, default="")
+    #: The job whose run enqueued this one.
+    parent = models.CharField(_("parent"), max_length=64, blank=True, default="")
+    worker = models.CharField(_("worker"), max_length=150, blank=True, default="")
+    error_class = models.CharField(_("error"), max_length=200, blank=True, default="")
+    error_message = models.TextField(_("error text"), blank=True, default="")
+    error_traceback = models.TextField(_("stack"), blank=True, default="")
+    enqueued_at = models.DateTimeField(_("enqueued"))
+    #: When it is due, while scheduled or retrying; when it became due, while waiting.
+    due_at = models.DateTimeField(_("due"))
+    started_at = models.DateTimeField(_("started"), null=True, blank=True)
+    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+    #: Known to have reached the broker; False costs one look by the dispatcher.
+    in_broker = models.BooleanField(_("in broker"), default=False)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("job")
+        verbose_name_plural = _("jobs")
+        default_permissions = ("view",)
+        permissions = [
+            ("cancel_job", "Can cancel jobs"),
+            ("retry_job", "Can run jobs now"),
+            ("reveal_payload", "Can see masked payload fields"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=JobState.values), name="queueadmin_job_state_valid"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["-enqueued_at", "id"], name="queueadmin_job_recent"),
+            models.Index(fields=["state", "queue", "-enqueued_at"], name="queueadmin_job_listed"),
+            # The dispatcher's two questions: what is due, what may have missed the broker.
+            models.Index(
+                fields=["due_at"],
+                condition=Q(state__in=[state.value for state in TIMED]),
+                name="queueadmin_job_due",
+            ),
+            models.Index(
+                fields=["due_at"],
+                condition=Q(state=JobState.WAITING.value, in_broker=False),
+                name="queueadmin_job_unconfirmed",
+            ),
+            models.Index(
+                fields=["subject", "-enqueued_at"],
+                condition=~Q(subject=""),
+                name="queueadmin_job_subject",
+            ),
+            models.Index(
+                fields=["parent"], condition=~Q(parent=""), name="queueadmin_job_parent"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.actor} #{self.short_id}"
+
+    @property
+    def short_id(self) -> str:
+        """The id's beginning, enough for people to tell jobs apart."""
+        return self.id[:8]
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether no further attempt follows the last one made."""
+        return self.max_attempts is not None and self.attempts >= self.max_attempts
+
+    @cached_property
+    def payload(self) -> dict[str, Any] | None:
+        """Arguments and options of the message, or None where it cannot be decoded."""
+        try:
+            decoded = json.loads(bytes(self.message))
+        except (ValueError, UnicodeDecodeError):
+            return None
+        return decoded if isinstance(decoded, dict) else None
+
+    def upcoming(self, waits_ms: list[int]) -> list[datetime]:
+        """Return when the coming attempts are due if each fails at once.
+
+        Args:
+            waits_ms: the policy's waits between attempts, in milliseconds.
+        """
+        if self.state not in TIMED:
+            return []
+        times = [self.due_at]
+        for wait in waits_ms[self.attempts :]:
+            times.append(times[-1] + timedelta(milliseconds=wait))
+        return times

@@ -1,0 +1,47 @@
+"""The seam to the host project: what a job is about and who may act on it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.utils.module_loading import import_string
+
+from .conf import settings
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+
+    from .models import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A page of the host project, to be shown beside a job."""
+
+    label: str
+    url: str
+
+
+class Resolver:
+    """Override what you need and name the class in QUEUEADMIN["RESOLVER"]."""
+
+    def describe(self, job: "Job") -> str:
+        """Return one line saying what the job does, for people."""
+        return job.actor
+
+    def links(self, job: "Job") -> list[Link]:
+        """Return links to the business objects the job is about."""
+        return []
+
+    def mask(self, job: "Job", name: str, value: Any) -> Any:
+        """Return what may be shown of the payload field `name`."""
+        return value
+
+    def may(self, user: "AbstractBaseUser | AnonymousUser", verb: str, target: Any = None) -> bool:
+        """Return whether `user` may do `verb`, one of the `queueadmin.<verb>` permissions."""
+        return bool(user.is_active) and user.has_perm(f"queueadmin.{verb}")  # type: ignore[union-attr]
+
+
+def get_resolver() -> Resolver:
+    """Return the host project's resolver."""
+    resolver: Resolver = import_string(settings.RESOLVER)()
+    return resolver

@@ -1,0 +1,92 @@
+"""The states of jobs and dead letters, and which may follow which."""
+
+from django.db.models import TextChoices
+from django.utils.translation import gettext_lazy as _
+
+
+class JobState(TextChoices):
+    """Where a job is."""
+
+    SCHEDULED = "scheduled", _("scheduled")  # due later, in the ledger only
+    WAITING = "waiting", _("waiting")  # due; in the broker or on its way there
+    ACTIVE = "active", _("active")  # seen running for more than a moment
+    RETRYING = "retrying", _("retrying")  # failed, due again later
+    COMPLETED = "completed", _("completed")
+    DEAD = "dead", _("dead")  # failed for good; has a dead letter
+    CANCELLED = "cancelled", _("cancelled")  # certain never to run (again)
+
+
+class DeadLetterStatus(TextChoices):
+    """How far staff are with a permanent failure."""
+
+    PENDING = "pending", _("pending")  # needs a decision
+    REQUEUED = "requeued", _("requeued")  # runs again; not known yet how it ends
+    RECOVERED = "recovered", _("recovered")  # the requeued run completed
+    PERMANENTLY_FAILED = "permanently_failed", _("permanently failed")  # closed by staff
+
+
+class DeathCause(TextChoices):
+    """Why a job failed for good."""
+
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted", _("attempts exhausted")
+    REJECTED = "rejected", _("rejected")  # an error that no retry can mend
+    EXPIRED = "expired", _("expired")  # older than its max_age
+    UNKNOWN_ACTOR = "unknown_actor", _("unknown actor")
+    UNDECODABLE = "undecodable", _("undecodable")
+    WORKER_CRASHED = "worker_crashed", _("worker crashed")
+    TIME_LIMIT = "time_limit", _("time limit")
+
+
+class Outcome(TextChoices):
+    """How one attempt ended."""
+
+    COMPLETED = "completed", _("completed")
+    RETRYING = "retrying", _("failed, to be retried")
+    DEAD = "dead", _("failed for good")
+    RETURNED = "returned", _("returned to the queue")  # interrupted; counts no attempt
+    CANCELLED = "cancelled", _("cancelled")
+
+
+class Priority:
+    """Order within a queue; strict, smaller first."""
+
+    HIGH, NORMAL, LOW = 0, 1, 2
+    LABELS = {HIGH: _("high"), NORMAL: _("normal"), LOW: _("low")}
+    BY_NAME = {"high": HIGH, "normal": NORMAL, "low": LOW}
+
+
+#: States a worker may take a job out of by recording an outcome.
+RUNNABLE = (JobState.WAITING, JobState.ACTIVE)
+#: States in which a job is due at a known time.
+TIMED = (JobState.SCHEDULED, JobState.RETRYING)
+FINISHED = (JobState.COMPLETED, JobState.DEAD, JobState.CANCELLED)
+UNFINISHED = (*TIMED, *RUNNABLE)
+
+#: Every allowed change of a job's state; the ledger's conditional updates follow it.
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.SCHEDULED: frozenset({JobState.SCHEDULED, JobState.WAITING, JobState.CANCELLED}),
+    JobState.WAITING: frozenset(
+        {
+            JobState.ACTIVE,
+            JobState.WAITING,  # returned, or dispatched again
+            JobState.SCHEDULED,  # parked
+            JobState.RETRYING,
+            JobState.COMPLETED,
+            JobState.DEAD,
+            JobState.CANCELLED,
+        }
+    ),
+    JobState.ACTIVE: frozenset(
+        {
+            JobState.WAITING,
+            JobState.RETRYING,
+            JobState.COMPLETED,
+            JobState.DEAD,
+            JobState.CANCELLED,
+        }
+    ),
+    JobState.RETRYING: frozenset({JobState.RETRYING, JobState.WAITING, JobState.CANCELLED}),
+    JobState.COMPLETED: frozenset(),
+    JobState.DEAD: frozenset({JobState.WAITING}),  # requeue of its dead letter
+    JobState.CANCELLED: frozenset(),
+}
