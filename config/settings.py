@@ -103,7 +103,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 def _redis_url() -> str:
     """Return REDIS_URL, or build it from the REDIS_HOST family of variables."""
     if url := env.str("REDIS_URL", default=""):
-        return url
+        return str(url)
     host = env.str("REDIS_HOST", default="")
     if not host:
         # The embedded server of `make run` listens on this socket.

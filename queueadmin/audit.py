@@ -7,7 +7,7 @@ from .clock import now
 from .models import AuditEntry
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import AbstractBaseUser
+    from django.contrib.auth.models import User
 
 #: Name under which acts of programs are kept.
 SYSTEM = "system"
@@ -18,7 +18,7 @@ def record(
     target_type: str,
     target_ids: Iterable[object],
     *,
-    by: "AbstractBaseUser | None",
+    by: "User | None",
     reason: str = "",
     **detail: Any,
 ) -> None:

@@ -81,7 +81,7 @@ class Backoff:
         last = len(self.delays_ms) - 1
         delay = self.delays_ms[min(failures - 1, last)]
         # 64 doublings leave any calendar; the bound keeps the integer small.
-        delay *= self.factor ** min(max(failures - 1 - last, 0), 64)
+        delay *= int(self.factor ** min(max(failures - 1 - last, 0), 64))
         delay = min(delay, self.max_ms)
         if self.jitter:
             delay = round(delay * (1 - random.uniform(0, self.jitter)))  # noqa: S311

@@ -1,5 +1,7 @@
 """The states of jobs and dead letters, and which may follow which."""
 
+from typing import ClassVar
+
 from django.db.models import TextChoices
 from django.utils.translation import gettext_lazy as _
 
@@ -51,8 +53,8 @@ class Priority:
     """Order within a queue; strict, smaller first."""
 
     HIGH, NORMAL, LOW = 0, 1, 2
-    LABELS = {HIGH: _("high"), NORMAL: _("normal"), LOW: _("low")}
-    BY_NAME = {"high": HIGH, "normal": NORMAL, "low": LOW}
+    LABELS: ClassVar = {HIGH: _("high"), NORMAL: _("normal"), LOW: _("low")}
+    BY_NAME: ClassVar = {"high": HIGH, "normal": NORMAL, "low": LOW}
 
 
 #: States a worker may take a job out of by recording an outcome.

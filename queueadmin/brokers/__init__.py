@@ -1,7 +1,6 @@
-"""The brokers to name in DRAMATIQ_BROKER."""
-from dramatiq.brokers.stub import StubBroker as RedisBroker_  # placeholder
+"""The brokers to name in DRAMATIQ_BROKER["BROKER"]."""
 
+from .redis import RedisBroker
+from .stub import StubBroker
 
-class RedisBroker(RedisBroker_):
-    def __init__(self, url="", namespace="", middleware=None):
-        super().__init__()
+__all__ = ["RedisBroker", "StubBroker"]

@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from .fields import JobIdField
 from ..states import FINISHED, TIMED, JobState, Priority
 
 
@@ -17,7 +18,7 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def for_list(self) -> "JobQuerySet":
         """Leave out what only a detail page needs; payloads are never decoded in lists."""
-        return self.defer("message", "result", "error_traceback")
+        return self.defer("message", "result")
 
     def failed(self) -> "JobQuerySet":
         """Jobs whose last attempt failed: retrying or dead."""
@@ -40,7 +41,7 @@ def subject_key(subject: models.Model) -> str:
 class Job(models.Model):
     """A job and where it is. Only `queueadmin.ledger` changes its state."""
 
-    id = models.CharField(_("id"), primary_key=True, max_length=64, editable=False)
+    id = JobIdField(_("id"), primary_key=True, editable=False)
     queue = models.CharField(_("queue"), max_length=100)
     actor = models.CharField(_("actor"), max_length=200)
     priority = models.PositiveSmallIntegerField(
@@ -61,11 +62,10 @@ class Job(models.Model):
     #: Reference of the business object, "app.model:pk"; see `JobQuerySet.about`.
     subject = models.CharField(_("subject"), max_length=150, blank=True, default="")
     #: The job whose run enqueued this one.
-    parent = models.CharField(_("parent"), max_length=64, blank=True, default="")
+    parent = JobIdField(_("parent"), blank=True, default="")
     worker = models.CharField(_("worker"), max_length=150, blank=True, default="")
     error_class = models.CharField(_("error"), max_length=200, blank=True, default="")
     error_message = models.TextField(_("error text"), blank=True, default="")
-    error_traceback = models.TextField(_("stack"), blank=True, default="")
     enqueued_at = models.DateTimeField(_("enqueued"))
     #: When it is due, while scheduled or retrying; when it became due, while waiting.
     due_at = models.DateTimeField(_("due"))
@@ -109,9 +109,7 @@ class Job(models.Model):
                 condition=~Q(subject=""),
                 name="queueadmin_job_subject",
             ),
-            models.Index(
-                fields=["parent"], condition=~Q(parent=""), name="queueadmin_job_parent"
-            ),
+            models.Index(fields=["parent"], condition=~Q(parent=""), name="queueadmin_job_parent"),
         ]
 
     def __str__(self) -> str:
@@ -120,7 +118,7 @@ class Job(models.Model):
     @property
     def short_id(self) -> str:
         """The id's beginning, enough for people to tell jobs apart."""
-        return self.id[:8]
+        return str(self.id)[:8]
 
     @property
     def is_last_attempt(self) -> bool:

@@ -1,0 +1,18 @@
+"""queueadmin's own jobs, run by the schedules."""
+
+import dramatiq
+
+from . import recovery, retention
+
+
+@dramatiq.actor(queue_name="data-cleanup", actor_name="queueadmin.recover")
+def recover() -> dict[str, int] | None:
+    """Compare ledger and broker and repair; None when another run is under way."""
+    run = recovery.recover()
+    return None if run is None else run.found
+
+
+@dramatiq.actor(queue_name="data-cleanup", actor_name="queueadmin.apply_retention")
+def apply_retention() -> dict[str, int]:
+    """Remove finished jobs past their time."""
+    return retention.apply_retention()

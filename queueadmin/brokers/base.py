@@ -1,0 +1,291 @@
+"""What every broker of ours has in common: jobs go into the ledger first."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import dramatiq
+from dramatiq.broker import Consumer
+from dramatiq.errors import QueueJoinTimeout
+from dramatiq.message import Message, get_encoder
+from dramatiq.middleware import Middleware
+from dramatiq.results import Results
+
+from .. import clock, execution
+from ..conf import settings
+from ..consumer import LedgerConsumer
+from ..exceptions import InvalidMessage
+from ..messages import max_attempts, validate
+from ..middleware import build
+from ..policies import MAX_DELAY_MS
+from ..states import UNFINISHED, Priority
+
+if TYPE_CHECKING:
+    # Types only. django-dramatiq builds the broker before the app registry is ready, so
+    # models, and what imports them, are imported in the functions that need them.
+    from ..ledger import NewJob, Parcel
+    from ..recorder import Recorder
+
+# A push that failed is not tried again by this process for so long; the ledger keeps the job.
+_PUSH_PAUSE_SECONDS = 1.0
+
+
+class BrokerUnavailable(dramatiq.ConnectionClosed):
+    """The broker's server did not answer."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)  # type: ignore[no-untyped-call]  # Dramatiq's has no types
+
+
+class Transport(Protocol):
+    """What a message server has to offer; every method raises BrokerUnavailable."""
+
+    worker_id: str
+
+    def push(self, parcels: "Sequence[Parcel]") -> None:
+        """Add messages; one whose id the server already holds is left as it is."""
+
+    def fetch(self, queue: str, limit: int) -> list[tuple[str, bytes]]:
+        """Take up to `limit` messages as (id, data), high priority first."""
+
+    def settle(self, done: dict[str, list[str]], parcels: "Sequence[Parcel]") -> None:
+        """Let go of messages per queue and add others, in one round trip."""
+
+    def give_back(self, queue: str, messages: Sequence[tuple[str, int]]) -> None:
+        """Put fetched messages, as (id, priority), back to the head of their queue."""
+
+    def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
+        """Return those the server does not hold."""
+
+    def heartbeat(self) -> None:
+        """Tell that this process is alive."""
+
+    def dead_workers(self, timeout_ms: int) -> list[str]:
+        """Return workers that have been silent for longer, by the server's clock."""
+
+    def held_by(self, worker_id: str) -> dict[str, list[str]]:
+        """Return the ids of messages in a worker's hands, per queue."""
+
+    def forget(self, worker_id: str, held: dict[str, list[str]]) -> None:
+        """Drop a dead worker and the messages it held."""
+
+    def declare_dead(self, host: str, pid: int) -> None:
+        """Count the processes with this pid on this host as silent from now on."""
+
+    def size(self, queue: str) -> int:
+        """Return how many messages of the queue the server holds, fetched ones included."""
+
+    def purge(self, queue: str) -> None:
+        """Drop all messages of the queue that no worker holds."""
+
+    def wait_for_push(self, timeout: float) -> set[str]:
+        """Wait up to `timeout` seconds for pushes; return the queues that got any."""
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
+class LedgerBroker(dramatiq.Broker):
+    """A Dramatiq broker whose messages are rows of the ledger first.
+
+    It builds its own middleware in the order that keeps the guarantees (see
+    `queueadmin.middleware`); the `middleware` argument names extras only.
+    """
+
+    transport: Transport
+
+    def __init__(self, *, middleware: list[Middleware] | None = None) -> None:
+        #: Set in worker processes, while a worker runs.
+        self.recorder: Recorder | None = None
+        self.transport_consumers: set[LedgerConsumer] = set()
+        self._pushing_paused_until = 0.0
+        self._insert_thread: ThreadPoolExecutor | None = None
+        super().__init__(middleware=build(middleware or []))
+        self.queues: set[str] = set()
+
+    # --- Enqueue --------------------------------------------------------------------
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """Add the job to the ledger on the current connection; push it after commit.
+
+        Args:
+            message: what to run.
+            delay: milliseconds to wait first, of any length; `eta` in the message's
+                options (milliseconds since 1970) means the same.
+
+        Raises:
+            InvalidMessage: the message cannot be stored or run; it says why.
+        """
+        validate(message)
+        if delay is not None and not 0 <= delay <= MAX_DELAY_MS * 10:
+            raise InvalidMessage(f"delay must be 0 to 10 years, not {delay!r} ms.", field="delay")
+        if delay is not None:
+            message = message.copy(options={"eta": clock.now_ms() + delay})
+        self.emit_before("enqueue", message, delay)
+        job = self._new_job(message)
+        run = execution.current()
+        if run is not None and run.finishing:
+            # Pipelines, callbacks and group members: committed with this job's outcome.
+            run.follow_ups.append(job)
+        else:
+            self._add([job])
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def _new_job(self, message: Message[Any]) -> "NewJob":
+        from ..ledger import NewJob
+
+        options = {key: value for key, value in message.options.items() if key != "eta"}
+        fields = {**message.asdict(), "options": options}
+        try:
+            data = get_encoder().encode(fields)
+        except (TypeError, ValueError) as error:
+            raise InvalidMessage(
+                f"The arguments of {message.actor_name} cannot be encoded: {error}.", field="args"
+            ) from error
+        if len(data) > settings.MAX_MESSAGE_BYTES:
+            raise InvalidMessage(
+                f"The message for {message.actor_name} has {len(data)} bytes; "
+                f"at most {settings.MAX_MESSAGE_BYTES} are allowed. Store the data and send its id.",
+                field="args",
+            )
+        at = clock.now()
+        eta = message.options.get("eta")
+        due = datetime.fromtimestamp(eta / 1000, UTC) if eta is not None else None
+        actor = self.actors.get(message.actor_name)
+        run = execution.current()
+        return NewJob(
+            id=message.message_id,
+            queue=message.queue_name,
+            actor=message.actor_name,
+            message=data,
+            enqueued_at=at,
+            due_at=due if due is not None and due > at else None,
+            priority=Priority.BY_NAME[message.options.get("priority", "normal")],
+            max_attempts=max_attempts(message, actor, self.default_max_retries),
+            subject=message.options.get("subject", ""),
+            parent=run.job if run is not None else "",
+        )
+
+    def _add(self, jobs: "list[NewJob]") -> None:
+        """Insert the jobs and push them after commit, also from a running event loop."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._insert(jobs)
+            return
+        # Django refuses the database in a thread with a running loop. No transaction can
+        # be open there that the insert would have to join, so another thread may do it.
+        if self._insert_thread is None:
+            self._insert_thread = ThreadPoolExecutor(1, thread_name_prefix="queueadmin-enqueue")
+        self._insert_thread.submit(self._insert, jobs).result()
+
+    def _insert(self, jobs: "list[NewJob]") -> None:
+        from .. import ledger, outbox
+
+        new = ledger.insert(jobs)
+        parcels = [
+            ledger.Parcel(job.id, 1, job.queue, job.priority, job.message)
+            for job in jobs
+            if job.id in new and job.due_at is None
+        ]
+        if parcels:
+            outbox.add(self, parcels)
+
+    def push(self, parcels: "Sequence[Parcel]") -> bool:
+        """Push committed jobs; return whether the server took them.
+
+        Never raises for a server that does not answer: the request that enqueued must
+        not fail, and the dispatcher pushes what never arrived.
+        """
+        if time.monotonic() < self._pushing_paused_until:
+            return False
+        try:
+            self.transport.push(parcels)
+        except BrokerUnavailable as error:
+            self._pushing_paused_until = time.monotonic() + _PUSH_PAUSE_SECONDS
+            self.logger.warning(
+                "Broker unavailable (%s); %d jobs wait in the ledger.", error, len(parcels)
+            )
+            return False
+        return True
+
+    def require_recorder(self) -> "Recorder":
+        """Return the recorder of the running worker.
+
+        Raises:
+            RuntimeError: no worker was started in this process.
+        """
+        if self.recorder is None:
+            raise RuntimeError("Outcomes are recorded in worker processes only.")
+        return self.recorder
+
+    # --- Queues ---------------------------------------------------------------------
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue; there are no delay queues, the ledger knows what is due."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+
+    def get_declared_queues(self) -> set[str]:
+        """Return the names of all declared queues."""
+        return self.queues.copy()
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
+        """Return a consumer of the queue; `timeout` is in milliseconds."""
+        return LedgerConsumer(self, queue_name, threads=prefetch, timeout_ms=timeout)
+
+    def flush(self, queue_name: str) -> None:
+        """Cancel every unfinished job of the queue that no worker holds."""
+        from .. import ledger
+
+        ledger.cancel_queue(queue_name)
+        self.transport.purge(queue_name)
+
+    def flush_all(self) -> None:
+        """Cancel every unfinished job of all declared queues that no worker holds."""
+        for queue_name in self.queues:
+            self.flush(queue_name)
+
+    def join(self, queue_name: str, *, interval: int = 100, timeout: int | None = None) -> None:
+        """Wait until no job of the queue is unfinished, scheduled ones included.
+
+        Args:
+            queue_name: the queue.
+            interval: milliseconds between looks.
+            timeout: milliseconds to wait at most.
+
+        Raises:
+            QueueJoinTimeout: the time is up.
+        """
+        from ..models import Job
+
+        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+        while Job.objects.filter(queue=queue_name, state__in=UNFINISHED).exists():
+            if deadline is not None and time.monotonic() >= deadline:
+                raise QueueJoinTimeout(queue_name)
+            time.sleep(interval / 1000)  # how often to look
+
+    def get_results_backend(self) -> Any:
+        """Return the result backend; the ledger's own unless the project names another."""
+        for middleware in self.middleware:
+            if isinstance(middleware, Results):
+                return middleware.backend
+        raise RuntimeError("The broker has no Results middleware.")
+
+    @property
+    def default_max_retries(self) -> int | None:
+        """How often an actor retries whose queue has no policy."""
+        from ..retries import PolicyRetries
+
+        for middleware in self.middleware:
+            if isinstance(middleware, PolicyRetries):
+                return middleware.max_retries
+        return 20
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self.transport.close()

@@ -1,0 +1,290 @@
+"""Carries messages through Redis or Valkey.
+
+Keys, under the namespace:
+    queue.{priority}          list of message ids that wait (0 high, 1 normal, 2 low)
+    queue.msgs                hash of message id -> message, until it is settled
+    __acks__.{worker}.{queue} set of message ids in a worker's hands
+    __heartbeats__            sorted set of workers by the server's time of their last sign
+    __pushed__                channel that names the queue of each push
+"""
+
+import os
+import socket
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from uuid import uuid4
+
+import redis
+from dramatiq.middleware import Middleware
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from .base import BrokerUnavailable, LedgerBroker
+
+if TYPE_CHECKING:
+    from ..ledger import Parcel
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# KEYS: list, hash. ARGV: id, data, id, data … The hash decides, so a repeated push of an
+# id that is still there adds nothing.
+_PUSH = """
+local added = 0
+for i = 1, #ARGV, 2 do
+  if redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) == 1 then
+    redis.call('RPUSH', KEYS[1], ARGV[i])
+    added = added + 1
+  end
+end
+return added
+"""
+
+# KEYS: high, normal, low, hash, acks. ARGV: limit. Returns id, data, id, data …
+# An id without data was purged; it is dropped.
+_FETCH = """
+local found = {}
+local left = tonumber(ARGV[1])
+for p = 1, 3 do
+  if left <= 0 then break end
+  local ids = redis.call('LPOP', KEYS[p], left)
+  if ids then
+    local datas = redis.call('HMGET', KEYS[4], unpack(ids))
+    for i = 1, #ids do
+      if datas[i] then
+        redis.call('SADD', KEYS[5], ids[i])
+        found[#found + 1] = ids[i]
+        found[#found + 1] = datas[i]
+        left = left - 1
+      end
+    end
+  end
+end
+return found
+"""
+
+# KEYS: high, normal, low, acks. ARGV: id, priority, id, priority …, last to be first.
+_GIVE_BACK = """
+for i = 1, #ARGV, 2 do
+  if redis.call('SREM', KEYS[4], ARGV[i]) == 1 then
+    redis.call('LPUSH', KEYS[tonumber(ARGV[i + 1]) + 1], ARGV[i])
+  end
+end
+"""
+
+_TIME = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000) "
+_HEARTBEAT = _TIME + "redis.call('ZADD', KEYS[1], now, ARGV[1])"
+_DEAD = _TIME + "return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])"
+
+# Lua's stack bounds how many ids one call may unpack.
+_FETCH_LIMIT = 500
+_PUSH_BATCH = 500
+
+
+def _translated(
+    method: "Callable[Concatenate[RedisTransport, P], R]", /
+) -> "Callable[Concatenate[RedisTransport, P], R]":
+    """Turn every error of the client into the one that callers know how to survive."""
+
+    @wraps(method)
+    def wrapper(self: "RedisTransport", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except redis.RedisError as error:
+            raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
+
+    return wrapper
+
+
+class RedisTransport:
+    """Speaks to the server; see `Transport` for what each method does."""
+
+    def __init__(self, url: str, namespace: str, **parameters: Any) -> None:
+        self.namespace = namespace
+        self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:12]}"
+        self._pid = os.getpid()
+        # No hidden retries: a fetch whose reply was cut must not be sent twice. Two
+        # hundred milliseconds is what a web request may wait for a server that is away.
+        options: dict[str, Any] = {
+            "retry": Retry(NoBackoff(), 0),
+            "socket_connect_timeout": 0.2,
+            "socket_timeout": 2.0,
+            **parameters,
+        }
+        # Any: the stubs know the client's answers only as unions of all of them.
+        self._client: Any = redis.Redis.from_url(url, **options)
+        self._listening: Any = redis.Redis.from_url(url, **{**options, "socket_timeout": None})
+        self._pubsub: redis.client.PubSub | None = None
+        self._push = self._client.register_script(_PUSH)
+        self._fetch = self._client.register_script(_FETCH)
+        self._give_back = self._client.register_script(_GIVE_BACK)
+        self._heartbeat = self._client.register_script(_HEARTBEAT)
+        self._dead = self._client.register_script(_DEAD)
+
+    # --- Keys -----------------------------------------------------------------------
+    def _key(self, *parts: object) -> str:
+        return f"{self.namespace}:{'.'.join(map(str, parts))}"
+
+    def _lists(self, queue: str) -> list[str]:
+        return [self._key(queue, priority) for priority in range(3)]
+
+    def _acks(self, queue: str, worker_id: str = "") -> str:
+        return self._key("__acks__", worker_id or self.worker_id, queue)
+
+    # --- Messages -------------------------------------------------------------------
+    @_translated
+    def push(self, parcels: "Sequence[Parcel]") -> None:
+        with self._client.pipeline(transaction=False) as pipeline:
+            self._add(pipeline, parcels)
+            pipeline.execute()
+
+    @_translated
+    def settle(self, done: dict[str, list[str]], parcels: "Sequence[Parcel]") -> None:
+        with self._client.pipeline(transaction=False) as pipeline:
+            for queue, ids in done.items():
+                pipeline.hdel(self._key(queue, "msgs"), *ids)
+                pipeline.srem(self._acks(queue), *ids)
+            self._add(pipeline, parcels)
+            pipeline.execute()
+
+    def _add(self, pipeline: Any, parcels: "Sequence[Parcel]") -> None:
+        by_list: dict[tuple[str, int], list[str | bytes]] = defaultdict(list)
+        for parcel in parcels:
+            by_list[parcel.queue, parcel.priority] += (parcel.id, parcel.data)
+        for (queue, priority), arguments in by_list.items():
+            keys = [self._key(queue, priority), self._key(queue, "msgs")]
+            for start in range(0, len(arguments), 2 * _PUSH_BATCH):
+                batch = arguments[start : start + 2 * _PUSH_BATCH]
+                self._push(keys=keys, args=batch, client=pipeline)
+        for queue in {queue for queue, _ in by_list}:
+            pipeline.publish(self._key("__pushed__"), queue)
+
+    @_translated
+    def fetch(self, queue: str, limit: int) -> list[tuple[str, bytes]]:
+        keys = [*self._lists(queue), self._key(queue, "msgs"), self._acks(queue)]
+        found: list[bytes] = self._fetch(keys=keys, args=[min(limit, _FETCH_LIMIT)])
+        return [
+            (found[index].decode("utf-8", "replace"), found[index + 1])
+            for index in range(0, len(found), 2)
+        ]
+
+    @_translated
+    def give_back(self, queue: str, messages: Sequence[tuple[str, int]]) -> None:
+        if messages:
+            arguments = [part for message in reversed(messages) for part in message]
+            self._give_back(keys=[*self._lists(queue), self._acks(queue)], args=arguments)
+
+    @_translated
+    def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
+        with self._client.pipeline(transaction=False) as pipeline:
+            for parcel in parcels:
+                pipeline.hexists(self._key(parcel.queue, "msgs"), parcel.id)
+            held = pipeline.execute()
+        return [parcel for parcel, is_held in zip(parcels, held, strict=True) if not is_held]
+
+    @_translated
+    def size(self, queue: str) -> int:
+        return int(self._client.hlen(self._key(queue, "msgs")))
+
+    @_translated
+    def purge(self, queue: str) -> None:
+        lists = self._lists(queue)
+        with self._client.pipeline(transaction=True) as pipeline:
+            for key in lists:
+                pipeline.lrange(key, 0, -1)
+            for key in lists:
+                pipeline.delete(key)
+            waiting = [message for ids in pipeline.execute()[:3] for message in ids]
+        for start in range(0, len(waiting), _PUSH_BATCH):
+            batch = waiting[start : start + _PUSH_BATCH]
+            self._client.hdel(self._key(queue, "msgs"), *batch)
+
+    # --- Workers --------------------------------------------------------------------
+    @_translated
+    def heartbeat(self) -> None:
+        self._heartbeat(keys=[self._key("__heartbeats__")], args=[self.worker_id])
+
+    @_translated
+    def dead_workers(self, timeout_ms: int) -> list[str]:
+        silent = self._dead(keys=[self._key("__heartbeats__")], args=[timeout_ms])
+        return [worker.decode() for worker in silent]
+
+    @_translated
+    def held_by(self, worker_id: str) -> dict[str, list[str]]:
+        prefix = self._acks("", worker_id)
+        # Worker ids have no pattern characters but a host's name may.
+        pattern = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in prefix) + "*"
+        return {
+            key.decode()[len(prefix) :]: [
+                message.decode("utf-8", "replace") for message in self._client.smembers(key)
+            ]
+            for key in self._client.scan_iter(match=pattern, count=1000)
+        }
+
+    @_translated
+    def forget(self, worker_id: str, held: dict[str, list[str]]) -> None:
+        with self._client.pipeline(transaction=True) as pipeline:
+            for queue, ids in held.items():
+                if ids:
+                    pipeline.hdel(self._key(queue, "msgs"), *ids)
+                    pipeline.srem(self._acks(queue, worker_id), *ids)
+            pipeline.zrem(self._key("__heartbeats__"), worker_id)
+            pipeline.execute()
+
+    @_translated
+    def declare_dead(self, host: str, pid: int) -> None:
+        key = self._key("__heartbeats__")
+        prefix = f"{host}:{pid}:".encode()
+        for worker in self._client.zrange(key, 0, -1):
+            if worker.startswith(prefix):
+                self._client.zadd(key, {worker: 0})
+
+    # --- Wake-up --------------------------------------------------------------------
+    @_translated
+    def wait_for_push(self, timeout: float) -> set[str]:
+        if self._pubsub is None:
+            pubsub = self._listening.pubsub(ignore_subscribe_messages=True)
+            pubsub.subscribe(self._key("__pushed__"))
+            self._pubsub = pubsub
+        queues = set()
+        try:
+            message = self._pubsub.get_message(timeout=timeout)
+            while message is not None:
+                queues.add(message["data"].decode())
+                message = self._pubsub.get_message(timeout=0)
+        except redis.RedisError:
+            self._pubsub.close()
+            self._pubsub = None
+            raise
+        return queues
+
+    def close(self) -> None:
+        if self._pubsub is not None:
+            self._pubsub.close()
+            self._pubsub = None
+        self._client.close()
+        self._listening.close()
+
+
+class RedisBroker(LedgerBroker):
+    """A ledger-backed broker on Redis or Valkey.
+
+    Args:
+        url: address of the server: redis://, rediss:// or unix://.
+        namespace: prefix of every key.
+        middleware: extras; the standard ones are built in.
+        **parameters: passed to `redis.Redis.from_url`.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str = "redis://127.0.0.1:6379/0",
+        namespace: str = "dramatiq",
+        middleware: list[Middleware] | None = None,
+        **parameters: Any,
+    ) -> None:
+        super().__init__(middleware=middleware)
+        self.transport = RedisTransport(url, namespace, **parameters)

@@ -1,0 +1,116 @@
+"""Carries messages through this process's memory, for unit tests."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dramatiq.middleware import Middleware
+
+from .base import BrokerUnavailable, LedgerBroker
+
+if TYPE_CHECKING:
+    from ..ledger import Parcel
+
+
+class MemoryTransport:
+    """The rules of the Redis transport on dictionaries; `is_down` makes every call fail."""
+
+    def __init__(self) -> None:
+        self.worker_id = "memory"
+        self.is_down = False
+        self._condition = threading.Condition()
+        self._messages: dict[str, dict[str, bytes]] = defaultdict(dict)
+        self._waiting: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        self._held: dict[str, dict[str, int]] = defaultdict(dict)
+        self._pushed: set[str] = set()
+
+    def _require_up(self) -> None:
+        if self.is_down:
+            raise BrokerUnavailable("the stub is told to be down")
+
+    def push(self, parcels: "Sequence[Parcel]") -> None:
+        self._require_up()
+        with self._condition:
+            for parcel in parcels:
+                if parcel.id not in self._messages[parcel.queue]:
+                    self._messages[parcel.queue][parcel.id] = parcel.data
+                    self._waiting[parcel.queue].append((parcel.priority, parcel.id))
+                    self._pushed.add(parcel.queue)
+            self._condition.notify_all()
+
+    def fetch(self, queue: str, limit: int) -> list[tuple[str, bytes]]:
+        self._require_up()
+        with self._condition:
+            # Stable: equal priorities stay in the order of their arrival.
+            self._waiting[queue].sort(key=lambda entry: entry[0])
+            taken = self._waiting[queue][:limit]
+            del self._waiting[queue][:limit]
+            self._held[queue].update({message: priority for priority, message in taken})
+            return [(message, self._messages[queue][message]) for _, message in taken]
+
+    def settle(self, done: dict[str, list[str]], parcels: "Sequence[Parcel]") -> None:
+        self._require_up()
+        with self._condition:
+            for queue, ids in done.items():
+                for message in ids:
+                    self._held[queue].pop(message, None)
+                    self._messages[queue].pop(message, None)
+        self.push(parcels)
+
+    def give_back(self, queue: str, messages: Sequence[tuple[str, int]]) -> None:
+        self._require_up()
+        with self._condition:
+            for message, priority in reversed(messages):
+                if self._held[queue].pop(message, None) is not None:
+                    self._waiting[queue].insert(0, (priority, message))
+
+    def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
+        self._require_up()
+        return [parcel for parcel in parcels if parcel.id not in self._messages[parcel.queue]]
+
+    def heartbeat(self) -> None:
+        self._require_up()
+
+    def dead_workers(self, timeout_ms: int) -> list[str]:
+        return []
+
+    def held_by(self, worker_id: str) -> dict[str, list[str]]:
+        return {queue: list(held) for queue, held in self._held.items()}
+
+    def forget(self, worker_id: str, held: dict[str, list[str]]) -> None:
+        self.settle(held, [])
+
+    def declare_dead(self, host: str, pid: int) -> None:
+        """Nobody else is alive in this process's memory."""
+
+    def size(self, queue: str) -> int:
+        return len(self._messages[queue])
+
+    def purge(self, queue: str) -> None:
+        with self._condition:
+            for _, message in self._waiting.pop(queue, []):
+                self._messages[queue].pop(message, None)
+
+    def wait_for_push(self, timeout: float) -> set[str]:
+        self._require_up()
+        deadline = time.monotonic() + timeout
+        with self._condition:
+            while not self._pushed and (left := deadline - time.monotonic()) > 0:
+                self._condition.wait(left)
+            pushed, self._pushed = self._pushed, set()
+            return pushed
+
+    def close(self) -> None:
+        """Keep everything; the broker may be used again."""
+
+
+class StubBroker(LedgerBroker):
+    """A ledger-backed broker without a server."""
+
+    transport: MemoryTransport
+
+    def __init__(self, *, middleware: list[Middleware] | None = None) -> None:
+        super().__init__(middleware=middleware)
+        self.transport = MemoryTransport()

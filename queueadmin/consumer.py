@@ -1,0 +1,215 @@
+"""Takes messages from the broker to the worker threads, and never loses its way."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from dramatiq.broker import Consumer, MessageProxy
+from dramatiq.errors import DecodeError
+from dramatiq.message import Message
+
+from . import messages
+from .exceptions import InvalidMessage
+from .states import Priority
+
+logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from .brokers.base import LedgerBroker
+
+#: Work to hold in memory per queue: enough for the threads not to wait for the network,
+#: little enough that another process with idle threads finds some.
+PREFETCH_MS = 100
+_MOST = 256
+
+# How long a consumer without messages sleeps when nothing wakes it. Wake-ups can be lost
+# with the connection that carries them, so this bounds the harm.
+_IDLE_SECONDS = 1.0
+
+
+class Delivery(MessageProxy):
+    """A fetched message with what the engine has to know about it."""
+
+    def __init__(self, message: Message[Any], *, parcel_id: str, dispatch: int) -> None:
+        super().__init__(message)
+        self.parcel_id = parcel_id
+        self.dispatch = dispatch
+        #: How the run ended; None means interrupted.
+        self.ending: Any = None
+
+    @property
+    def priority(self) -> int:
+        """Order within the queue, as it was pushed."""
+        return Priority.BY_NAME.get(self.options.get("priority") or "normal", Priority.NORMAL)
+
+
+def split(parcel_id: str) -> tuple[str, int] | None:
+    """Return (job id, dispatch) of a broker's message id, None for one that is not ours."""
+    job, separator, number = parcel_id.rpartition(":")
+    # int() takes more than digits, and digits of any length.
+    if not separator or not number.isdecimal() or len(number) > 9:
+        return None
+    if not 0 < len(job) <= 64 or not job.isprintable():
+        return None
+    return job, int(number)
+
+
+class LedgerConsumer(Consumer):
+    """An iterator of deliveries of one queue.
+
+    It runs in Dramatiq's consumer thread; `ack`, `nack` and `run_started` are called from
+    worker threads. The counters are guarded by one lock, and the one event wakes the
+    consumer for both reasons it may have to fetch: a push, or room in memory.
+    """
+
+    def __init__(
+        self, broker: "LedgerBroker", queue_name: str, *, threads: int, timeout_ms: int
+    ) -> None:
+        self.logger = logger
+        self.broker = broker
+        self.queue_name = queue_name
+        self.wake = threading.Event()
+        self.is_stopping = False
+        self._timeout = min(timeout_ms / 1000, _IDLE_SECONDS)
+        # Dramatiq hands over twice its number of threads as the prefetch.
+        self._threads = max(threads // 2, 1)
+        self._cache: deque[tuple[str, bytes]] = deque()
+        self._lock = threading.Lock()
+        self._outstanding = 0
+        self._mean_ms = 50.0
+        broker.transport_consumers.add(self)
+
+    # --- Fetch ----------------------------------------------------------------------
+    @property
+    def prefetch(self) -> int:
+        """How many messages to hold: about PREFETCH_MS of work for all threads."""
+        wanted = self._threads * PREFETCH_MS / max(self._mean_ms, 0.1)
+        return max(self._threads, min(_MOST, round(wanted)))
+
+    def __next__(self) -> MessageProxy | None:
+        """Return the next delivery, or None when there is nothing to do for now.
+
+        Raises:
+            BrokerUnavailable: Dramatiq's consumer thread starts over with a new consumer.
+        """
+        while True:
+            if self._cache:
+                delivery = self._open(*self._cache.popleft())
+                if delivery is not None:
+                    return delivery
+                continue
+            self.wake.clear()
+            recorder = self.broker.recorder
+            may_fetch = not self.is_stopping and (recorder is None or recorder.is_healthy)
+            with self._lock:
+                room = self.prefetch - self._outstanding
+            # Refill when half is used up, so that one round trip brings many messages.
+            if may_fetch and room > 0 and room * 2 >= self.prefetch:
+                fetched = self.broker.transport.fetch(self.queue_name, room)
+                if fetched:
+                    with self._lock:
+                        self._outstanding += len(fetched)
+                    self._cache.extend(fetched)
+                    continue
+            self.wake.wait(self._timeout)
+            return None
+
+    def _open(self, parcel_id: str, data: bytes) -> Delivery | None:
+        """Return the message as a delivery, or hand over to the recorder what cannot run."""
+        ours = split(parcel_id)
+        try:
+            message = Message.decode(data)
+            if ours is None:
+                self._adopt(parcel_id, message)
+                return None
+            if message.queue_name != self.queue_name:
+                raise InvalidMessage(
+                    f"queue_name is {message.queue_name!r:.100} in queue {self.queue_name!r}.",
+                    field="queue_name",
+                )
+            messages.validate(message)
+        except (DecodeError, InvalidMessage) as error:
+            # DecodeError's own text contains the whole payload.
+            reason = str(error) if isinstance(error, InvalidMessage) else "not a Dramatiq message"
+            self._quarantine(parcel_id, data, reason)
+            return None
+        message.options.pop("eta", None)
+        delivery = Delivery(message, parcel_id=parcel_id, dispatch=ours[1])
+        if message.actor_name not in self.broker.actors:
+            self._settle_unrun(delivery)
+            return None
+        return delivery
+
+    def _settle_unrun(self, delivery: Delivery) -> None:
+        self.broker.require_recorder().park(delivery)
+        self._release()
+
+    def _adopt(self, parcel_id: str, message: Message[Any]) -> None:
+        messages.validate(message)
+        self.broker.require_recorder().adopt(self.queue_name, parcel_id, message)
+        self._release()
+
+    def _quarantine(self, parcel_id: str, data: bytes, reason: str) -> None:
+        self.logger.error("Quarantined message %s: %s", parcel_id, reason)
+        self.broker.require_recorder().quarantine(self.queue_name, parcel_id, data, reason)
+        self._release()
+
+    # --- Afterwards -----------------------------------------------------------------
+    def run_finished(self, duration_ms: float) -> None:
+        """Note that a run ended: there is room for another message."""
+        # No lock: a lost update of the mean is harmless.
+        self._mean_ms += (duration_ms - self._mean_ms) * 0.05
+        self._release()
+
+    def _release(self) -> None:
+        with self._lock:
+            self._outstanding -= 1
+            has_room = self._outstanding * 2 <= self.prefetch
+        if has_room:
+            self.wake.set()
+
+    def ack(self, message: MessageProxy) -> None:
+        """Hand the run's ending to the recorder; it lets go of the message after its commit."""
+        delivery: Delivery = message  # type: ignore[assignment]
+        ending = delivery.ending
+        self.run_finished(ending.duration_ms if ending is not None else self._mean_ms)
+        self.broker.require_recorder().put(delivery)
+
+    #: A failed job is an ending like any other; the dead letter is in the ledger.
+    nack = ack
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """Give fetched messages back that were not started."""
+        deliveries: list[Delivery] = list(messages)  # type: ignore[arg-type]
+        self.broker.transport.give_back(
+            self.queue_name, [(delivery.parcel_id, delivery.priority) for delivery in deliveries]
+        )
+        for _ in deliveries:
+            self._release()
+
+    def stop_fetching(self) -> None:
+        """Give back at once what is not started; what runs goes on."""
+        self.is_stopping = True
+        self.wake.set()
+
+    def close(self) -> None:
+        """Give back what was fetched and not handed out yet."""
+        self.is_stopping = True
+        self.broker.transport_consumers.discard(self)
+        remaining = list(self._cache)
+        self._cache.clear()
+        # What is given back in the wrong priority list still runs; the list that decides
+        # is the one it is pushed to, so read the message where it can be read.
+        self.broker.transport.give_back(
+            self.queue_name, [(parcel_id, _priority(data)) for parcel_id, data in remaining]
+        )
+
+
+def _priority(data: bytes) -> int:
+    try:
+        name = Message.decode(data).options.get("priority") or "normal"
+        return Priority.BY_NAME[name]
+    except (DecodeError, KeyError, TypeError, AttributeError):
+        return Priority.NORMAL

@@ -1,0 +1,178 @@
+"""Brings due jobs to the broker, and back what went missing on the way.
+
+A thread in every worker process; the one that holds the lease does the work. Every duty
+can be repeated and interrupted at any point: what one run leaves, the next one finds in
+the ledger.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.db import DatabaseError, InterfaceError, connection
+
+from . import clock, leases, ledger
+from .brokers.base import BrokerUnavailable
+from .conf import settings
+from .consumer import split
+
+if TYPE_CHECKING:
+    from .brokers.base import LedgerBroker
+
+logger = logging.getLogger(__name__)
+
+_TICK_SECONDS = 0.2
+_LEASE = timedelta(seconds=3)
+_RENEW_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 1.0
+_SYNCHRONISE_SECONDS = 60.0
+# A job this long in the ledger and not known to the broker is looked for there; before,
+# the process that enqueued it is most likely just about to push it.
+UNCONFIRMED_AFTER = timedelta(seconds=3)
+# Keeps each statement, and so each row lock, short.
+_BATCH = 1000
+
+Duty = Callable[["LedgerBroker"], object]
+
+
+def promote(broker: "LedgerBroker") -> int:
+    """Push what has become due; return how many jobs that were."""
+    total = 0
+    while parcels := ledger.promote_due(clock.now(), _BATCH):
+        total += len(parcels)
+        if not broker.push(parcels) or len(parcels) < _BATCH:
+            break
+    return total
+
+
+def confirm(broker: "LedgerBroker") -> int:
+    """Look in the broker for jobs not known to be there, and push those that are missing.
+
+    A job whose message is gone is either lost or has just been recorded: its outcome is
+    committed before its message leaves. So the ledger is asked again, by the conditional
+    UPDATE that gives the job a new dispatch number, and only then it is pushed. A
+    producer that was frozen before its own push may still push the old number; what that
+    run reports is stale.
+    """
+    parcels = ledger.unconfirmed(clock.now() - UNCONFIRMED_AFTER, _BATCH)
+    if not parcels:
+        return 0
+    missing = broker.transport.missing(parcels)
+    lost = {parcel.id for parcel in missing}
+    ledger.confirm([parcel for parcel in parcels if parcel.id not in lost])
+    again = ledger.rescue([(parcel.job, parcel.dispatch) for parcel in missing])
+    if again and broker.push(again):
+        ledger.confirm(again)
+    return len(again)
+
+
+def rescue(broker: "LedgerBroker") -> int:
+    """Take back what dead workers held; return how many jobs that were."""
+    total = 0
+    for worker_id in broker.transport.dead_workers(settings.HEARTBEAT_TIMEOUT_MS):
+        held = broker.transport.held_by(worker_id)
+        dispatches = [
+            found for ids in held.values() for parcel_id in ids if (found := split(parcel_id))
+        ]
+        again = ledger.rescue(dispatches)
+        broker.push(again)
+        # Last: until here a repeat of this duty finds the same messages again.
+        broker.transport.forget(worker_id, held)
+        if worker_id != broker.transport.worker_id:
+            logger.warning("Worker %s is gone; %d of its jobs go on.", worker_id, len(again))
+        total += len(again)
+    return total
+
+
+class Dispatcher:
+    """Runs the duties while it leads; every process beats its own heart and listens."""
+
+    #: (how often in seconds, duty); the rooms above may add theirs.
+    duties: list[tuple[float, Duty]] = [(0.0, promote), (1.0, confirm), (1.0, rescue)]
+
+    def __init__(self, broker: "LedgerBroker") -> None:
+        self.broker = broker
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=target, name=f"queueadmin-{name}", daemon=True)
+            for name, target in (
+                ("dispatcher", self._dispatch),
+                ("heartbeat", self._beat),
+                ("wake-up", self._listen),
+            )
+        ]
+
+    def start(self) -> None:
+        """Start dispatching; the first heartbeat is sent before anything is fetched."""
+        self._heartbeat()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop, and let another process lead at once."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(2.0)
+
+    def _dispatch(self) -> None:
+        holder = self.broker.transport.worker_id
+        due: dict[int, float] = {}
+        renew_at = synchronise_at = 0.0
+        leads = False
+        while not self._stopping.wait(_TICK_SECONDS):
+            now = time.monotonic()
+            try:
+                if now >= synchronise_at:
+                    clock.synchronise()
+                    synchronise_at = now + _SYNCHRONISE_SECONDS
+                if now >= renew_at:
+                    leads = leases.acquire("dispatcher", holder, _LEASE)
+                    renew_at = now + _RENEW_SECONDS
+                if leads:
+                    self._run_duties(due)
+            except (DatabaseError, InterfaceError) as error:
+                logger.warning("Dispatcher waits for the ledger: %s", error)
+                connection.close()
+                leads, renew_at = False, 0.0
+            except BrokerUnavailable as error:
+                logger.warning("Dispatcher waits for the broker: %s", error)
+        if leads:
+            try:
+                leases.release("dispatcher", holder)
+            except (DatabaseError, InterfaceError) as error:
+                logger.warning("Could not give the lease back: %s", error)
+        connection.close()
+
+    def _run_duties(self, due: dict[int, float]) -> None:
+        for index, (every, duty) in enumerate(self.duties):
+            if time.monotonic() >= due.get(index, 0.0):
+                duty(self.broker)
+                due[index] = time.monotonic() + every
+
+    def _heartbeat(self) -> None:
+        try:
+            self.broker.transport.heartbeat()
+        except BrokerUnavailable as error:
+            logger.warning("No heartbeat: %s", error)
+
+    def _beat(self) -> None:
+        # Idle and paused consumers send nothing, so that the process must.
+        while not self._stopping.wait(_HEARTBEAT_SECONDS):
+            self._heartbeat()
+
+    def _listen(self) -> None:
+        """Wake the consumers of queues that something was pushed to."""
+        while not self._stopping.is_set():
+            try:
+                pushed = self.broker.transport.wait_for_push(0.5)
+            except BrokerUnavailable:
+                # Consumers look by themselves once a second meanwhile.
+                self._stopping.wait(_HEARTBEAT_SECONDS)
+                continue
+            if pushed:
+                for consumer in list(self.broker.transport_consumers):
+                    if consumer.queue_name in pushed:
+                        consumer.wake.set()

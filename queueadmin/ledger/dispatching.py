@@ -1,0 +1,125 @@
+"""What has to go to the broker, and what to do about messages that went missing there."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from django.db import connection, transaction
+
+from ..models import Job
+from ..states import RUNNABLE, TIMED, JobState
+from . import sql
+
+_TIMED = ", ".join(f"'{state.value}'" for state in TIMED)
+_RUNNABLE = ", ".join(f"'{state.value}'" for state in RUNNABLE)
+_FIELDS = "id, queue, priority, dispatch, attempts, message"
+
+
+class Parcel(NamedTuple):
+    """One message on its way to the broker."""
+
+    job: str
+    dispatch: int
+    queue: str
+    priority: int
+    data: bytes
+
+    @property
+    def id(self) -> str:
+        """The broker's id of this dispatch; pushing the same one twice changes nothing."""
+        return f"{self.job}:{self.dispatch}"
+
+
+def parcels_for(rows: Iterable[Sequence[object]]) -> list[Parcel]:
+    """Return the parcels of rows of (id, queue, priority, dispatch, attempts, message)."""
+    return [
+        Parcel(str(job), int(dispatch), str(queue), int(priority), wire(bytes(message), attempts))  # type: ignore[call-overload,arg-type]
+        for job, queue, priority, dispatch, attempts, message in rows
+    ]
+
+
+def wire(message: bytes, attempts: int) -> bytes:
+    """Return the message as it is pushed: Dramatiq's own `retries` option says how often it ran."""
+    if not attempts:
+        return message
+    try:
+        decoded = json.loads(message)
+        decoded["options"]["retries"] = attempts
+    except (ValueError, TypeError, KeyError):
+        # Bytes of another encoder go as they came; the ledger counts the attempts anyhow.
+        return message
+    return json.dumps(decoded, separators=(",", ":")).encode()
+
+
+def promote_due(now: datetime, limit: int) -> list[Parcel]:
+    """Move what is due from scheduled or retrying to waiting and return it for pushing.
+
+    Two dispatchers may call it at once: the state is checked again in the UPDATE, so each
+    job is returned to one of them only.
+    """
+    lock = " FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE queueadmin_job SET state = %s, in_broker = false "  # noqa: S608  # constants
+            f"WHERE state IN ({_TIMED}) AND id IN (SELECT id FROM queueadmin_job "
+            f"WHERE state IN ({_TIMED}) AND due_at <= %s ORDER BY due_at LIMIT %s{lock}) "
+            f"RETURNING {_FIELDS}",
+            [JobState.WAITING.value, sql.timestamp(now), limit],
+        )
+        return parcels_for(cursor.fetchall())
+
+
+def next_due() -> datetime | None:
+    """Return when the next scheduled or retrying job is due."""
+    timed = Job.objects.filter(state__in=TIMED).order_by("due_at")
+    return timed.values_list("due_at", flat=True).first()
+
+
+def unconfirmed(before: datetime, limit: int) -> list[Parcel]:
+    """Return waiting jobs due before `before` that are not known to be in the broker."""
+    rows = (
+        Job.objects.filter(state=JobState.WAITING, in_broker=False, due_at__lt=before)
+        .order_by("due_at")
+        .values_list("id", "queue", "priority", "dispatch", "attempts", "message")[:limit]
+    )
+    return parcels_for(rows)
+
+
+def confirm(parcels: Iterable[Parcel]) -> int:
+    """Note that these dispatches have reached the broker; return how many still wait."""
+    wanted = [(parcel.job, parcel.dispatch) for parcel in sorted(parcels)]
+    if not wanted:
+        return 0
+    found = sql.rows((("id", "text"), ("dispatch", "integer")), "o")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE queueadmin_job SET in_broker = true FROM {found} "  # noqa: S608
+            "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
+            f"AND {sql.unindexed('queueadmin_job.state')} = 'waiting'",
+            [sql.encode(wanted)],
+        )
+        return int(cursor.rowcount)
+
+
+def rescue(dispatches: Iterable[tuple[str, int]]) -> list[Parcel]:
+    """Give jobs whose message is lost or in dead hands a new dispatch number, for pushing.
+
+    The number is raised before anything is pushed: an outcome that the old holder still
+    reports is stale from here on. Jobs that have moved on since are left alone, because
+    an outcome is committed before its message leaves the broker.
+    """
+    wanted = sorted(dispatches)
+    if not wanted:
+        return []
+    found = sql.rows((("id", "text"), ("dispatch", "integer")), "o")
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE queueadmin_job SET state = 'waiting', dispatch = queueadmin_job.dispatch + 1, "  # noqa: S608
+            f"in_broker = false FROM {found} "
+            "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
+            f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE}) "
+            "RETURNING queueadmin_job.id, queue, priority, queueadmin_job.dispatch, attempts, message",
+            [sql.encode(wanted)],
+        )
+        return parcels_for(cursor.fetchall())

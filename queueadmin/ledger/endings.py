@@ -1,0 +1,274 @@
+"""Records how runs ended: one transaction for a whole batch, before the broker lets go."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db import connection, transaction
+
+from ..fingerprints import fingerprint
+from ..models import DeadLetter, Job
+from ..states import RUNNABLE, DeadLetterStatus, DeathCause, JobState, Outcome
+from . import sql
+from .dispatching import Parcel, parcels_for
+from .enqueuing import NewJob, insert
+
+_RUNNABLE = ", ".join(f"'{state.value}'" for state in RUNNABLE)
+# 300 rows of 15 columns stay far below SQLite's bound of parameters.
+_BATCH = 300
+
+
+@dataclass(slots=True, kw_only=True)
+class Ending:
+    """How one dispatch of a job ended, as a worker reports it.
+
+    `due_at` is set for retrying and scheduled (parked) jobs. `attempt` is the number of
+    the execution, 0 where none took place or none counts. A retry that is due at once
+    (`due_at` not after `finished_at`) goes straight back to waiting.
+    """
+
+    job: str
+    dispatch: int
+    state: JobState
+    outcome: Outcome
+    attempt: int
+    started_at: datetime
+    finished_at: datetime
+    duration_ms: float = 0.0
+    due_at: datetime | None = None
+    delay_ms: int | None = None
+    queue: str = ""
+    actor: str = ""
+    worker: str = ""
+    release: str = ""
+    max_attempts: int | None = None
+    error_class: str = ""
+    error_message: str = ""
+    traceback: str = ""
+    cause: DeathCause | None = None
+    result: str | None = None
+    raw: bytes | None = None
+    follow_ups: list[NewJob] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What became of a batch: who counted, what was late, what has to be pushed now."""
+
+    accepted: set[str]
+    stale: list[Ending]
+    parcels: list[Parcel]
+
+
+_UPDATED = (
+    ("id", "text"),
+    ("dispatch", "integer"),
+    ("state", "text"),
+    ("attempts", "integer"),
+    ("step", "integer"),
+    ("due_at", "timestamptz"),
+    ("started_at", "timestamptz"),
+    ("finished_at", "timestamptz"),
+    ("worker", "text"),
+    ("error_class", "text"),
+    ("error_message", "text"),
+    ("result", "text"),
+    ("max_attempts", "integer"),
+)
+_ATTEMPT = (
+    ("job_id", "text"),
+    ("dispatch", "integer"),
+    ("number", "integer"),
+    ("outcome", "text"),
+    ("started_at", "timestamptz"),
+    ("duration_ms", "double precision"),
+    ("delay_ms", "bigint"),
+    ("worker", "text"),
+    ("release", "text"),
+    ("error_class", "text"),
+    ("error_message", "text"),
+    ("traceback", "text"),
+)
+
+
+def commit(endings: Sequence[Ending]) -> Committed:
+    """Record a batch of endings in one transaction.
+
+    Each is accepted only for the job's current dispatch and only while it may run, so a
+    worker that was declared dead and wakes up late changes nothing. Replaying a batch
+    whose answer was lost is safe: everything in it is stale the second time.
+
+    Raises:
+        django.db.Error: nothing of the batch is recorded.
+    """
+    endings = sorted(_first_per_job(endings), key=lambda ending: ending.job)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_update_sql(), [sql.encode(map(_updated, endings))])
+        requeues = dict(cursor.fetchall())
+        accepted = [ending for ending in endings if ending.job in requeues]
+        attempts = [_attempt(ending) for ending in accepted if ending.attempt]
+        if attempts:
+            names = ", ".join(name for name, _ in _ATTEMPT)
+            cursor.execute(
+                f"INSERT INTO queueadmin_attempt ({names}) "  # noqa: S608  # constants only
+                f"SELECT {names} FROM {sql.rows(_ATTEMPT, 'o')}",
+                [sql.encode(attempts)],
+            )
+        _bury([ending for ending in accepted if ending.state == JobState.DEAD])
+        _recover(
+            [
+                ending.job
+                for ending in accepted
+                if ending.state == JobState.COMPLETED and requeues[ending.job]
+            ],
+            endings[0].finished_at,
+        )
+        follow_ups = [job for ending in accepted for job in ending.follow_ups]
+        new = insert(follow_ups) if follow_ups else set()
+        parcels = _again([ending.job for ending in accepted if ending.state == JobState.WAITING])
+    parcels += [
+        Parcel(job.id, 1, job.queue, job.priority, job.message)
+        for job in follow_ups
+        if job.id in new and job.due_at is None
+    ]
+    stale = [ending for ending in endings if ending.job not in requeues]
+    return Committed(set(requeues), stale, parcels)
+
+
+def _first_per_job(endings: Sequence[Ending]) -> list[Ending]:
+    """Keep one ending per job; a second one in a batch could only be stale."""
+    first: dict[str, Ending] = {}
+    for ending in endings:
+        first.setdefault(ending.job, ending)
+    return list(first.values())
+
+
+def _update_sql() -> str:
+    return (
+        "UPDATE queueadmin_job SET "  # noqa: S608  # constants only
+        "state = o.state, attempts = COALESCE(o.attempts, queueadmin_job.attempts), dispatch = o.dispatch + o.step, "
+        "due_at = COALESCE(o.due_at, queueadmin_job.due_at), "
+        "started_at = COALESCE(o.started_at, queueadmin_job.started_at), "
+        "finished_at = o.finished_at, worker = o.worker, error_class = o.error_class, "
+        "error_message = o.error_message, result = COALESCE(o.result, queueadmin_job.result), "
+        "max_attempts = COALESCE(o.max_attempts, queueadmin_job.max_attempts), in_broker = false "
+        f"FROM {sql.rows(_UPDATED, 'o')} "
+        "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
+        f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE}) "
+        "RETURNING queueadmin_job.id, queueadmin_job.requeues"
+    )
+
+
+def _updated(ending: Ending) -> tuple[object, ...]:
+    is_final = ending.state in (JobState.COMPLETED, JobState.DEAD, JobState.CANCELLED)
+    return (
+        ending.job,
+        ending.dispatch,
+        ending.state.value,
+        # What did not count leaves the counter as it is.
+        ending.attempt or None,
+        # The next push gets a new number before it happens; see `dispatching.rescue`.
+        0 if is_final else 1,
+        ending.due_at,
+        ending.started_at if ending.attempt else None,
+        ending.finished_at if is_final else None,
+        ending.worker,
+        ending.error_class,
+        ending.error_message,
+        ending.result,
+        ending.max_attempts,
+    )
+
+
+def _attempt(ending: Ending) -> tuple[object, ...]:
+    return (
+        ending.job,
+        ending.dispatch,
+        ending.attempt,
+        ending.outcome.value,
+        ending.started_at,
+        ending.duration_ms,
+        ending.delay_ms,
+        ending.worker,
+        ending.release,
+        ending.error_class,
+        ending.error_message,
+        ending.traceback,
+    )
+
+
+def _bury(endings: list[Ending]) -> None:
+    """Open a dead letter for each job that died, or reopen the one it has."""
+    row = "(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 1, %s, 1, %s, '')"
+    for start in range(0, len(endings), _BATCH):
+        batch = endings[start : start + _BATCH]
+        parameters = [
+            parameter
+            for ending in batch
+            for parameter in (
+                ending.job,
+                DeadLetterStatus.PENDING.value,
+                (ending.cause or DeathCause.ATTEMPTS_EXHAUSTED).value,
+                ending.queue,
+                ending.actor,
+                ending.error_class,
+                ending.error_message,
+                ending.traceback,
+                fingerprint(ending.actor, ending.error_class, ending.error_message),
+                ending.attempt,
+                ending.raw,
+                sql.timestamp(ending.finished_at),
+            )
+        ]
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO queueadmin_deadletter (job_id, status, died_by, queue, actor, "  # noqa: S608
+                "error_class, error_message, traceback, fingerprint, attempts, deaths, raw, "
+                "urgency, died_at, closing_reason) "
+                f"VALUES {', '.join([row] * len(batch))} "
+                "ON CONFLICT (job_id) DO UPDATE SET status = excluded.status, "
+                "died_by = excluded.died_by, error_class = excluded.error_class, "
+                "error_message = excluded.error_message, traceback = excluded.traceback, "
+                "fingerprint = excluded.fingerprint, attempts = excluded.attempts, "
+                "deaths = queueadmin_deadletter.deaths + 1, died_at = excluded.died_at",
+                parameters,
+            )
+
+
+def _recover(job_ids: list[str], at: datetime) -> None:
+    """Close the dead letters of requeued jobs that completed."""
+    if job_ids:
+        DeadLetter.objects.filter(job_id__in=job_ids, status=DeadLetterStatus.REQUEUED).update(
+            status=DeadLetterStatus.RECOVERED, recovered_at=at
+        )
+
+
+def _again(job_ids: list[str]) -> list[Parcel]:
+    """Return the parcels of jobs that go straight back to waiting."""
+    if not job_ids:
+        return []
+    fields = ("id", "queue", "priority", "dispatch", "attempts", "message")
+    return parcels_for(Job.objects.filter(id__in=job_ids).values_list(*fields))
+
+
+def mark_active(runs: Sequence[tuple[str, int, datetime, str]]) -> int:
+    """Show jobs that have been running for a moment as active.
+
+    Args:
+        runs: (job id, dispatch, start, worker) of each.
+    """
+    columns = (
+        ("id", "text"),
+        ("dispatch", "integer"),
+        ("started_at", "timestamptz"),
+        ("worker", "text"),
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE queueadmin_job SET state = 'active', started_at = o.started_at, "  # noqa: S608
+            f"worker = o.worker FROM {sql.rows(columns, 'o')} "
+            "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
+            f"AND {sql.unindexed('queueadmin_job.state')} = 'waiting'",
+            [sql.encode(sorted(runs))],
+        )
+        return int(cursor.rowcount)

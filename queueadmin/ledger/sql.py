@@ -1,0 +1,53 @@
+"""Sets of rows as one parameter, on both databases."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import connection
+
+#: A column of a row set: its name and its PostgreSQL type.
+Column = tuple[str, str]
+
+
+def rows(columns: Sequence[Column], alias: str) -> str:
+    """Return the FROM item that turns one JSON parameter into rows.
+
+    The parameter is a JSON array of arrays, as `encode` makes it. Only names written in
+    this package are put into the text.
+    """
+    if connection.vendor == "postgresql":
+        picked = ", ".join(
+            f"(value->>{index})::{kind} AS {name}" for index, (name, kind) in enumerate(columns)
+        )
+        return f"(SELECT {picked} FROM jsonb_array_elements(%s::jsonb)) AS {alias}"  # noqa: S608
+    picked = ", ".join(
+        f"json_extract(value, '$[{index}]') AS {name}" for index, (name, _) in enumerate(columns)
+    )
+    return f"(SELECT {picked} FROM json_each(%s)) AS {alias}"  # noqa: S608
+
+
+def encode(values: Iterable[Sequence[Any]]) -> str:
+    """Return rows as the JSON parameter that `rows` reads."""
+    return json.dumps(list(values), default=_timestamp)
+
+
+def _timestamp(value: object) -> str:
+    if isinstance(value, datetime):
+        return str(timestamp(value))
+    raise TypeError(f"{type(value).__name__} cannot be a parameter of the ledger.")
+
+
+def timestamp(value: datetime) -> Any:
+    """Return an aware datetime as the database's driver takes it."""
+    return connection.ops.adapt_datetimefield_value(value)
+
+
+def unindexed(column: str) -> str:
+    """Return the column for a condition that must not choose the query's plan.
+
+    SQLite would walk all waiting jobs by the index on `state` instead of looking up the
+    few ids of a row set; a unary plus forbids it that (SQLite, "The Query Optimizer", 3).
+    """
+    return f"+{column}" if connection.vendor == "sqlite" else column

@@ -1,0 +1,289 @@
+"""Commits how runs ended, many at a time, and only then lets the broker go of them.
+
+One thread per worker process. Worker threads hand over through a SimpleQueue, which an
+interrupt cannot break half-way, and never wait. The batch is whatever gathered while the
+last commit ran: a single job when idle, hundreds under load.
+"""
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import timedelta
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_OID, uuid5
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from dramatiq.message import Message, get_encoder
+
+from . import clock, ledger
+from .brokers.base import BrokerUnavailable
+from .conf import settings
+from .consumer import Delivery, split
+from .execution import Execution
+from .masking import storable
+from .states import DeathCause, JobState, Outcome
+
+if TYPE_CHECKING:
+    from .brokers.base import LedgerBroker
+
+logger = logging.getLogger(__name__)
+
+# More rows per commit gain nothing measurable and make a replay dearer.
+_BATCH = 500
+# A run that lasts longer is shown as active; shorter ones are not worth a write.
+_ACTIVE_AFTER_SECONDS = 1.0
+_RETRY_SECONDS = 0.5
+# How long a message for an actor this release does not know is left alone between looks.
+_PARK = timedelta(seconds=15)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """An ending, or a job to adopt, and the broker's message it settles."""
+
+    queue: str
+    parcel_id: str
+    ending: ledger.Ending | None = None
+    adopted: ledger.NewJob | None = None
+    #: A row that has to exist before the ending can be recorded.
+    record: ledger.NewJob | None = None
+
+
+class Recorder:
+    """Records endings of one worker process; see the module's text."""
+
+    def __init__(self, broker: "LedgerBroker") -> None:
+        self.broker = broker
+        #: What this process runs now, by identity.
+        self.running: dict[int, Execution] = {}
+        #: False while the ledger cannot be written: consumers stop fetching.
+        self.is_healthy = True
+        self._inbox: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._unsettled: list[tuple[dict[str, list[str]], list[ledger.Parcel]]] = []
+        self._shown_active: set[int] = set()
+        self._next_look = 0.0
+        self._thread = threading.Thread(target=self._run, name="queueadmin-recorder", daemon=True)
+
+    def start(self) -> None:
+        """Start recording."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Record what was handed over so far, waiting at most `timeout` seconds."""
+        self._inbox.put(None)
+        self._thread.join(timeout)
+
+    # --- Handing over, from any thread ------------------------------------------------
+    def put(self, delivery: Delivery) -> None:
+        """Take over a finished delivery."""
+        ending = delivery.ending or _interrupted(delivery)
+        self._inbox.put(_Entry(delivery.queue_name, delivery.parcel_id, ending))
+
+    def park(self, delivery: Delivery) -> None:
+        """Put off a job whose actor this release does not know; bury it after the grace time."""
+        at = clock.now()
+        age_ms = at.timestamp() * 1000 - delivery.message_timestamp
+        ending = _ending(delivery, JobState.SCHEDULED, Outcome.RETURNED)
+        if age_ms > settings.UNKNOWN_ACTOR_GRACE * 1000:
+            ending.state, ending.outcome = JobState.DEAD, Outcome.DEAD
+            ending.cause = DeathCause.UNKNOWN_ACTOR
+            ending.error_class = "ActorNotFound"
+            known = ", ".join(sorted(self.broker.actors)[:20])
+            ending.error_message = (
+                f"No worker knows the actor {delivery.actor_name!r}. Known here: {known}."
+            )
+        else:
+            ending.due_at = at + min(_PARK, timedelta(seconds=settings.UNKNOWN_ACTOR_GRACE))
+        self._inbox.put(_Entry(delivery.queue_name, delivery.parcel_id, ending))
+
+    def adopt(self, queue: str, parcel_id: str, message: Message[Any]) -> None:
+        """Take a message that plain Dramatiq enqueued into the ledger, to be dispatched by it."""
+        options = {k: v for k, v in message.options.items() if k not in ("eta", "redis_message_id")}
+        job = ledger.NewJob(
+            id=message.message_id,
+            queue=queue,
+            actor=message.actor_name,
+            message=get_encoder().encode({**message.asdict(), "options": options}),
+            enqueued_at=clock.now(),
+        )
+        self._inbox.put(_Entry(queue, parcel_id, adopted=job))
+
+    def quarantine(self, queue: str, parcel_id: str, data: bytes, reason: str) -> None:
+        """Make a dead letter of a message that cannot be run, with its bytes."""
+        at = clock.now()
+        ours = split(parcel_id)
+        # A stable id: the same message quarantined twice is one dead letter.
+        job, dispatch = ours or (str(uuid5(NAMESPACE_OID, f"{queue}:{parcel_id}")), 1)
+        record = ledger.NewJob(
+            id=job, queue=queue, actor="(unreadable)", message=data, enqueued_at=at
+        )
+        ending = ledger.Ending(
+            job=job,
+            dispatch=dispatch,
+            state=JobState.DEAD,
+            outcome=Outcome.DEAD,
+            attempt=0,
+            started_at=at,
+            finished_at=at,
+            queue=queue,
+            actor="(unreadable)",
+            cause=DeathCause.UNDECODABLE,
+            error_class="InvalidMessage",
+            error_message=storable(reason, 5_000),
+            raw=data,
+        )
+        self._inbox.put(_Entry(queue, parcel_id, ending, record=record))
+
+    # --- The thread -------------------------------------------------------------------
+    def _run(self) -> None:
+        is_open = True
+        while is_open:
+            entries, is_open = self._gather()
+            if entries:
+                self._record(entries, is_last=not is_open)
+            self._settle_unsettled()
+            self._show_active()
+        connection.close()
+
+    def _gather(self) -> tuple[list[_Entry], bool]:
+        """Wait for an entry and take all that came with it; False when told to stop."""
+        entries: list[_Entry] = []
+        try:
+            entry = self._inbox.get(timeout=_RETRY_SECONDS)
+            while entry is not None:
+                entries.append(entry)
+                if len(entries) >= _BATCH:
+                    return entries, True
+                entry = self._inbox.get_nowait()
+        except Empty:
+            return entries, True
+        return entries, False
+
+    def _record(self, entries: list[_Entry], *, is_last: bool) -> None:
+        """Commit a batch, however long the database is away, then settle it."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                committed = self._commit(entries)
+                break
+            except (OperationalError, InterfaceError) as error:
+                # Away, overloaded or deadlocked: the same batch again, nothing is lost.
+                self.is_healthy = False
+                logger.warning("Ledger unavailable (%s); %d outcomes wait.", error, len(entries))
+                connection.close()
+                if is_last and time.monotonic() > deadline:
+                    # The messages stay in this worker's hands and are rescued from there.
+                    logger.error("Gave up on %d outcomes at shutdown.", len(entries))
+                    return
+                time.sleep(_RETRY_SECONDS)  # paces the retries
+            except DatabaseError:
+                self._split(entries, is_last=is_last)
+                return
+        self.is_healthy = True
+        done: dict[str, list[str]] = defaultdict(list)
+        for entry in entries:
+            done[entry.queue].append(entry.parcel_id)
+        self._unsettled.append((done, committed.parcels))
+
+    def _commit(self, entries: list[_Entry]) -> ledger.Committed:
+        adopted = [entry.adopted for entry in entries if entry.adopted is not None]
+        inserted = ledger.insert(adopted) if adopted else set()
+        records = [entry.record for entry in entries if entry.record is not None]
+        unknown = ledger.insert(records) if records else set()
+        for entry in entries:
+            if entry.record is not None and entry.ending is not None and entry.record.id in unknown:
+                # The row was made just now, whatever number the message claimed.
+                entry.ending.dispatch = 1
+        endings = [entry.ending for entry in entries if entry.ending is not None]
+        committed = ledger.commit(endings) if endings else ledger.Committed(set(), [], [])
+        for ending in committed.stale:
+            logger.warning(
+                "Stale outcome %s of job %s dispatch %d ignored.",
+                ending.outcome,
+                ending.job,
+                ending.dispatch,
+            )
+        committed.parcels.extend(
+            ledger.Parcel(job.id, 1, job.queue, job.priority, job.message)
+            for job in adopted
+            if job.id in inserted
+        )
+        return committed
+
+    def _split(self, entries: list[_Entry], *, is_last: bool) -> None:
+        """Find the row that the database refuses, so that the others are not held up."""
+        if len(entries) > 1:
+            middle = len(entries) // 2
+            self._record(entries[:middle], is_last=is_last)
+            self._record(entries[middle:], is_last=is_last)
+            return
+        (entry,) = entries
+        logger.exception("The ledger refuses the outcome of message %s.", entry.parcel_id)
+        if entry.ending is not None and (entry.ending.traceback or entry.ending.result):
+            # What may be refused is text of the job's own; its outcome is not.
+            entry.ending.traceback, entry.ending.result = "", None
+            entry.ending.error_message = "The error text could not be stored; see the worker's log."
+            entry.ending.follow_ups = []
+            self._record(entries, is_last=is_last)
+
+    def _settle_unsettled(self) -> None:
+        """Let the broker go of what is committed; keep it for later while the broker is away."""
+        while self._unsettled:
+            done, parcels = self._unsettled[0]
+            try:
+                self.broker.transport.settle(done, parcels)
+            except BrokerUnavailable as error:
+                logger.warning("Broker unavailable (%s); settling later.", error)
+                time.sleep(_RETRY_SECONDS)  # paces the retries
+                return
+            del self._unsettled[0]
+
+    def _show_active(self) -> None:
+        """Once a second show what has been running for a moment as active."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _ACTIVE_AFTER_SECONDS
+        before = time.perf_counter() - _ACTIVE_AFTER_SECONDS
+        long = {
+            key: run
+            for key, run in list(self.running.items())
+            if run.started < before and key not in self._shown_active
+        }
+        self._shown_active &= self.running.keys()
+        if not long:
+            return
+        worker = self.broker.transport.worker_id.rsplit(":", 1)[0]
+        try:
+            ledger.mark_active(
+                [(run.job, run.dispatch, run.started_at, worker) for run in long.values()]
+            )
+        except DatabaseError as error:
+            logger.warning("Could not show %d jobs as active: %s", len(long), error)
+            connection.close()
+            return
+        self._shown_active |= long.keys()
+
+
+def _ending(delivery: Delivery, state: JobState, outcome: Outcome) -> ledger.Ending:
+    at = clock.now()
+    return ledger.Ending(
+        job=delivery.message_id,
+        dispatch=delivery.dispatch,
+        state=state,
+        outcome=outcome,
+        attempt=0,
+        started_at=at,
+        finished_at=at,
+        queue=delivery.queue_name,
+        actor=delivery.actor_name,
+    )
+
+
+def _interrupted(delivery: Delivery) -> ledger.Ending:
+    """Return the ending of a run of which nobody said how it ended: dispatch it again."""
+    ending = _ending(delivery, JobState.WAITING, Outcome.RETURNED)
+    ending.due_at = ending.finished_at
+    return ending
