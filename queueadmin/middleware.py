@@ -78,7 +78,9 @@ class Connections(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Check connections that met an error or have had their time."""
         for connection in connections.all(initialized_only=True):
-            connection.close_if_unusable_or_obsolete()
+            # A transaction is open only where a test runs the jobs inside its own.
+            if not connection.in_atomic_block:
+                connection.close_if_unusable_or_obsolete()
 
     def before_worker_thread_shutdown(self, broker: Broker, thread: Any) -> None:
         """Close the thread's connections."""

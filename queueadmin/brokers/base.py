@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
+from django.db import connection, connections
 from dramatiq.broker import Consumer
 from dramatiq.errors import QueueJoinTimeout
 from dramatiq.message import Message, get_encoder
@@ -121,7 +122,7 @@ class LedgerBroker(dramatiq.Broker):
         validate(message)
         if delay is not None and not 0 <= delay <= MAX_DELAY_MS * 10:
             raise InvalidMessage(f"delay must be 0 to 10 years, not {delay!r} ms.", field="delay")
-        if delay is not None:
+        if delay:
             message = message.copy(options={"eta": clock.now_ms() + delay})
         self.emit_before("enqueue", message, delay)
         job = self._new_job(message)
@@ -180,7 +181,12 @@ class LedgerBroker(dramatiq.Broker):
         # be open there that the insert would have to join, so another thread may do it.
         if self._insert_thread is None:
             self._insert_thread = ThreadPoolExecutor(1, thread_name_prefix="queueadmin-enqueue")
-        self._insert_thread.submit(self._insert, jobs).result()
+        self._insert_thread.submit(self._insert_elsewhere, jobs).result()
+
+    def _insert_elsewhere(self, jobs: "list[NewJob]") -> None:
+        # No request begins or ends in that thread, so nobody else looks after its connection.
+        connection.close_if_unusable_or_obsolete()
+        self._insert(jobs)
 
     def _insert(self, jobs: "list[NewJob]") -> None:
         from .. import ledger, outbox
@@ -287,5 +293,9 @@ class LedgerBroker(dramatiq.Broker):
         return 20
 
     def close(self) -> None:
-        """Close the connections to the server."""
+        """Close the connections to the server, and to the database those of a thread of ours."""
+        if self._insert_thread is not None:
+            self._insert_thread.submit(connections.close_all).result()
+            self._insert_thread.shutdown()
+            self._insert_thread = None
         self.transport.close()

@@ -1,0 +1,311 @@
+"""Outcomes: one per dispatch, whoever reports, in whatever order."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.django import TestCase
+
+from queueadmin import ledger
+from queueadmin.clock import now
+from queueadmin.models import Attempt, DeadLetter, Job
+from queueadmin.states import (
+    RUNNABLE,
+    TRANSITIONS,
+    DeadLetterStatus,
+    DeathCause,
+    JobState,
+    Outcome,
+)
+
+
+def add(job_id="a", **fields):
+    job = ledger.NewJob(
+        id=job_id,
+        queue="q",
+        actor="work",
+        message=b'{"options":{},"args":[]}',
+        enqueued_at=now(),
+        **fields,
+    )
+    assert ledger.insert([job]) == {job_id}
+    return job_id
+
+
+def ending(job="a", dispatch=1, state=JobState.COMPLETED, **fields):
+    at = now()
+    defaults = {
+        "outcome": Outcome.COMPLETED,
+        "attempt": 1,
+        "started_at": at,
+        "finished_at": at,
+        "queue": "q",
+        "actor": "work",
+    }
+    return ledger.Ending(job=job, dispatch=dispatch, state=state, **{**defaults, **fields})
+
+
+def dying(job="a", dispatch=1, **fields):
+    return ending(
+        job,
+        dispatch,
+        JobState.DEAD,
+        **{"outcome": Outcome.DEAD, "cause": DeathCause.REJECTED, "error_class": "E", **fields},
+    )
+
+
+@pytest.mark.django_db
+class TestCommit:
+    def test_a_replayed_batch_changes_nothing(self):
+        add("a")
+        add("b")
+        batch = [ending("a"), dying("b")]
+
+        first, second = ledger.commit(batch), ledger.commit(batch)
+
+        assert first.accepted == {"a", "b"}
+        assert second.accepted == set()
+        assert len(second.stale) == 2
+        assert Attempt.objects.count() == 2
+        assert DeadLetter.objects.get().deaths == 1
+
+    def test_one_job_twice_in_a_batch_has_one_outcome(self):
+        add()
+
+        ledger.commit([ending(), dying()])
+
+        assert Attempt.objects.count() == 1
+        assert not DeadLetter.objects.exists()
+
+    def test_an_outcome_for_an_old_dispatch_is_stale(self):
+        add()
+        ledger.rescue([("a", 1)])
+
+        late = ledger.commit([dying(dispatch=1)])
+        current = ledger.commit([ending(dispatch=2)])
+
+        assert [stale.dispatch for stale in late.stale] == [1]
+        assert current.accepted == {"a"}
+        assert Job.objects.get().state == JobState.COMPLETED
+        assert not DeadLetter.objects.exists()
+
+    def test_an_outcome_for_the_future_is_stale_too(self):
+        add()
+
+        assert ledger.commit([ending(dispatch=2)]).accepted == set()
+
+    def test_an_unknown_job_is_stale(self):
+        assert len(ledger.commit([ending("nobody")]).stale) == 1
+
+    def test_a_retry_due_at_once_is_pushed_with_the_commit(self):
+        add()
+
+        committed = ledger.commit(
+            [ending(state=JobState.WAITING, outcome=Outcome.RETRYING, due_at=now(), delay_ms=0)]
+        )
+
+        (parcel,) = committed.parcels
+        assert (parcel.id, b'"retries":1' in parcel.data) == ("a:2", True)
+
+    def test_a_returned_run_counts_no_attempt(self):
+        add()
+
+        ledger.commit(
+            [ending(state=JobState.WAITING, outcome=Outcome.RETURNED, attempt=0, due_at=now())]
+        )
+
+        job = Job.objects.get()
+        assert (job.state, job.attempts, job.dispatch) == (JobState.WAITING, 0, 2)
+        assert not Attempt.objects.exists()
+
+    def test_what_after_hooks_enqueue_is_added_with_the_outcome_once(self):
+        add()
+        child = ledger.NewJob(
+            id="child", queue="q", actor="work", message=b"{}", enqueued_at=now(), parent="a"
+        )
+
+        first = ledger.commit([ending(follow_ups=[child])])
+        ledger.commit([ending(follow_ups=[child])])
+
+        assert [parcel.job for parcel in first.parcels] == ["child"]
+        assert Job.objects.get(pk="child").parent == "a"
+
+    def test_a_stale_run_enqueues_nothing(self):
+        add()
+        ledger.rescue([("a", 1)])
+        child = ledger.NewJob(
+            id="child", queue="q", actor="work", message=b"{}", enqueued_at=now()
+        )
+
+        committed = ledger.commit([ending(dispatch=1, follow_ups=[child])])
+
+        assert committed.parcels == []
+        assert not Job.objects.filter(pk="child").exists()
+
+    def test_a_requeued_job_that_completes_recovers_its_dead_letter(self):
+        add()
+        ledger.commit([dying()])
+        _requeue()
+
+        ledger.commit([ending(dispatch=2)])
+
+        letter = DeadLetter.objects.get()
+        assert letter.status == DeadLetterStatus.RECOVERED
+        assert letter.recovered_at is not None
+
+    def test_a_requeued_job_that_dies_again_reopens_the_same_dead_letter(self):
+        add()
+        ledger.commit([dying(error_message="first")])
+        _requeue()
+
+        ledger.commit([dying(dispatch=2, error_message="second")])
+
+        letter = DeadLetter.objects.get()
+        assert (letter.status, letter.deaths) == (DeadLetterStatus.PENDING, 2)
+        assert letter.error_message == "second"
+
+    def test_a_requeue_gives_a_new_round_of_attempts(self):
+        add(max_attempts=3)
+        ledger.commit([dying(attempt=3)])
+
+        assert ledger.requeue(["a", "nobody"]) == {"a"}
+        assert ledger.requeue(["a"]) == set()
+
+        job = Job.objects.get()
+        assert (job.state, job.attempts, job.dispatch, job.requeues) == ("waiting", 0, 2, 1)
+
+    def test_active_is_shown_only_for_the_current_dispatch(self):
+        add()
+        ledger.rescue([("a", 1)])
+
+        assert ledger.mark_active([("a", 1, now(), "w")]) == 0
+        assert ledger.mark_active([("a", 2, now(), "w")]) == 1
+        assert ledger.mark_active([("a", 2, now(), "w")]) == 0
+
+
+def _requeue():
+    ledger.requeue(["a"])
+    DeadLetter.objects.update(status=DeadLetterStatus.REQUEUED)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("rescuer_first", [True, False])
+def test_outcome_and_rescue_of_the_same_dispatch_have_one_winner(rescuer_first):
+    add()
+    acts = [lambda: ledger.rescue([("a", 1)]), lambda: ledger.commit([ending()])]
+    if not rescuer_first:
+        acts.reverse()
+
+    for act in acts:
+        act()
+
+    job = Job.objects.get()
+    if rescuer_first:
+        assert (job.state, job.dispatch, Attempt.objects.count()) == ("waiting", 2, 0)
+    else:
+        assert (job.state, job.dispatch, Attempt.objects.count()) == ("completed", 1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_processes_that_report_the_same_dispatch_at_once_record_one_outcome():
+    for number in range(20):
+        add(f"job-{number}")
+    barrier = threading.Barrier(2)
+
+    def report(make):
+        barrier.wait()
+        try:
+            return len(ledger.commit([make(f"job-{number}") for number in range(20)]).accepted)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        accepted = [future.result() for future in [pool.submit(report, m) for m in (ending, dying)]]
+
+    assert sum(accepted) == 20
+    assert Attempt.objects.count() == 20
+
+
+class StateMachine(TestCase):
+    """Random sequences of everything the ledger can do never take a forbidden step."""
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(
+            st.sampled_from(
+                ["complete", "die", "retry", "retry_now", "return", "park", "promote"]
+                + ["rescue", "active", "requeue", "stale"]
+            ),
+            max_size=12,
+        ),
+        st.booleans(),
+    )
+    def test_only_allowed_transitions_happen(self, acts, is_scheduled):
+        add(due_at=now() - timedelta(seconds=1) if is_scheduled else None)
+        for act in acts:
+            before = Job.objects.get()
+            _do(act, before)
+            after = Job.objects.get()
+            if after.state != before.state:
+                assert JobState(after.state) in TRANSITIONS[JobState(before.state)]
+            assert after.dispatch >= before.dispatch
+            if before.state not in RUNNABLE:
+                assert after.attempts in (before.attempts, 0)
+            assert DeadLetter.objects.filter(status=DeadLetterStatus.PENDING).count() == (
+                after.state == JobState.DEAD
+            )
+        Job.objects.all()  # the row is still readable
+
+
+def _do(act, job):
+    past = now() - timedelta(seconds=1)
+    attempt = job.attempts + 1
+    endings = {
+        "complete": lambda: ending(dispatch=job.dispatch, attempt=attempt),
+        "die": lambda: dying(dispatch=job.dispatch, attempt=attempt),
+        "retry": lambda: ending(
+            dispatch=job.dispatch,
+            state=JobState.RETRYING,
+            outcome=Outcome.RETRYING,
+            due_at=past,
+            attempt=attempt,
+        ),
+        "retry_now": lambda: ending(
+            dispatch=job.dispatch,
+            state=JobState.WAITING,
+            outcome=Outcome.RETRYING,
+            due_at=past,
+            attempt=attempt,
+        ),
+        "return": lambda: ending(
+            dispatch=job.dispatch,
+            state=JobState.WAITING,
+            outcome=Outcome.RETURNED,
+            attempt=0,
+            due_at=past,
+        ),
+        "park": lambda: ending(
+            dispatch=job.dispatch,
+            state=JobState.SCHEDULED,
+            outcome=Outcome.RETURNED,
+            attempt=0,
+            due_at=past,
+        ),
+        "stale": lambda: dying(dispatch=job.dispatch + 7, attempt=attempt),
+    }
+    if act == "park" and job.state != JobState.WAITING:
+        return  # only what was not started is parked
+    if act in endings:
+        ledger.commit([endings[act]()])
+    elif act == "promote":
+        ledger.promote_due(now(), 10)
+    elif act == "rescue":
+        ledger.rescue([(job.pk, job.dispatch)])
+    elif act == "active":
+        ledger.mark_active([(job.pk, job.dispatch, now(), "w")])
+    elif act == "requeue" and ledger.requeue([job.pk]):
+        DeadLetter.objects.update(status=DeadLetterStatus.REQUEUED)

@@ -1,0 +1,421 @@
+"""Real worker threads on a real server: from the fetch to the recorded outcome."""
+
+import json
+import threading
+import time
+
+import dramatiq
+import pytest
+from dramatiq.middleware import TimeLimitExceeded
+from dramatiq.results import ResultFailure
+
+from queueadmin import dispatcher
+from queueadmin.exceptions import PermanentError
+from queueadmin.models import Attempt, DeadLetter, Job
+from queueadmin.states import DeadLetterStatus, DeathCause, JobState, Outcome
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_a_job_is_completed_with_its_attempt_and_leaves_the_broker(broker, start_worker):
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number):
+        return number * 2
+
+    message = work.send(21)
+    start_worker()
+
+    assert message.get_result(block=True) == 42
+    job = Job.objects.get()
+    assert (job.state, job.attempts, job.error_class) == (JobState.COMPLETED, 1, "")
+    attempt = Attempt.objects.get()
+    assert (attempt.outcome, attempt.number, attempt.job_id) == (Outcome.COMPLETED, 1, job.pk)
+    wait_until(lambda: broker.transport.size("q") == 0)
+
+
+def test_a_failing_job_is_retried_and_buried_in_one_dead_letter(broker, start_worker):
+    @dramatiq.actor(queue_name="q", broker=broker, max_retries=2, min_backoff=1, max_backoff=1)
+    def fail():
+        raise ValueError("no \x00 <script>good</script>")
+
+    message = fail.send()
+    start_worker()
+
+    with pytest.raises(ResultFailure, match="good"):
+        message.get_result(block=True)
+    job = Job.objects.get()
+    assert (job.state, job.attempts, job.max_attempts) == (JobState.DEAD, 3, 3)
+    assert [attempt.outcome for attempt in job.attempt_set.order_by("number")] == [
+        Outcome.RETRYING,
+        Outcome.RETRYING,
+        Outcome.DEAD,
+    ]
+    letter = DeadLetter.objects.get()
+    assert letter.died_by == DeathCause.ATTEMPTS_EXHAUSTED
+    assert letter.status == DeadLetterStatus.PENDING
+    assert "fail" in letter.traceback
+    wait_until(lambda: broker.transport.size("q") == 0)
+
+
+def test_a_permanent_error_is_not_retried(broker, start_worker):
+    @dramatiq.actor(queue_name="whatsapp-messages", broker=broker)
+    def refuse():
+        raise PermanentError("131026: not on WhatsApp")
+
+    refuse.send()
+    start_worker()
+
+    wait_until(DeadLetter.objects.exists)
+    letter = DeadLetter.objects.get()
+    assert (letter.died_by, letter.attempts) == (DeathCause.REJECTED, 1)
+    assert letter.error_message == "131026: not on WhatsApp"
+
+
+def test_the_time_limit_of_the_policy_interrupts_a_job(broker, start_worker):
+    @dramatiq.actor(queue_name="q", broker=broker, time_limit=200, max_retries=0)
+    def hang():
+        while True:
+            time.sleep(0.01)
+
+    hang.send()
+    start_worker()
+
+    wait_until(DeadLetter.objects.exists)
+    letter = DeadLetter.objects.get()
+    assert letter.died_by == DeathCause.TIME_LIMIT
+    assert letter.error_class == TimeLimitExceeded.__name__
+
+
+def test_a_message_too_old_is_a_dead_letter_and_never_ran(broker, start_worker):
+    ran = []
+
+    @dramatiq.actor(queue_name="q", broker=broker, max_age=1)
+    def late():
+        ran.append(1)
+
+    late.send()
+    time.sleep(0.01)
+    start_worker()
+
+    wait_until(DeadLetter.objects.exists)
+    assert DeadLetter.objects.get().died_by == DeathCause.EXPIRED
+    assert not ran
+    assert not Attempt.objects.exists()
+
+
+def test_a_long_job_is_shown_as_active(broker, start_worker):
+    release = threading.Event()
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def slow():
+        release.wait(20)
+
+    slow.send()
+    start_worker()
+
+    wait_until(Job.objects.filter(state=JobState.ACTIVE).exists)
+    assert Job.objects.get().worker
+    release.set()
+    wait_until(Job.objects.filter(state=JobState.COMPLETED).exists)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\x00not json",
+        b"[]",
+        b"{}",
+        b'{"queue_name": 1}',
+        b'"text"',
+        b"[" * 5000,
+    ],
+)
+def test_bytes_that_are_no_message_become_a_dead_letter_and_hold_nobody_up(
+    broker, start_worker, data
+):
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(): ...
+
+    client = broker.transport._client
+    client.hset("test:q.msgs", "rogue", data)
+    client.rpush("test:q.1", "rogue")
+    good = [work.send() for _ in range(3)]
+    start_worker()
+
+    wait_until(DeadLetter.objects.exists)
+    letter = DeadLetter.objects.get()
+    assert letter.died_by == DeathCause.UNDECODABLE
+    assert bytes(letter.raw) == data
+    wait_until(lambda: Job.objects.filter(state=JobState.COMPLETED).count() == len(good))
+    wait_until(lambda: broker.transport.size("q") == 0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"retries": "x"}, {"time_limit": []}, {"throws": 1}, {"max_age": "old"}]
+)
+def test_a_hostile_message_in_the_broker_kills_no_thread(broker, start_worker, options):
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(): ...
+
+    message = work.send()
+    client = broker.transport._client
+    fields = json.loads(Job.objects.get().message)
+    fields["options"] = options
+    client.hset("test:q.msgs", f"{message.message_id}:1", json.dumps(fields))
+    worker = start_worker()
+
+    wait_until(DeadLetter.objects.exists)
+    assert DeadLetter.objects.get().died_by == DeathCause.UNDECODABLE
+    work.send()
+    wait_until(Job.objects.filter(state=JobState.COMPLETED).exists)
+    assert all(thread.is_alive() for thread in worker.workers)
+
+
+def test_an_unknown_actor_is_parked_for_a_rolling_deploy(broker, start_worker):
+    _send_unknown(broker)
+    start_worker()
+
+    wait_until(Job.objects.filter(state=JobState.SCHEDULED).exists)
+    assert not DeadLetter.objects.exists()
+    assert Job.objects.get().attempts == 0
+
+
+def test_an_unknown_actor_is_a_dead_letter_after_the_grace_time(broker, start_worker, settings):
+    settings.QUEUEADMIN = {**settings.QUEUEADMIN, "UNKNOWN_ACTOR_GRACE": 0}
+    _send_unknown(broker)
+    start_worker()
+
+    wait_until(DeadLetter.objects.exists)
+    letter = DeadLetter.objects.get()
+    assert letter.died_by == DeathCause.UNKNOWN_ACTOR
+    assert "'from_the_future'" in letter.error_message
+
+
+def _send_unknown(broker):
+    broker.declare_queue("q")
+    broker.enqueue(
+        dramatiq.Message(
+            queue_name="q", actor_name="from_the_future", args=(), kwargs={}, options={}
+        )
+    )
+    time.sleep(0.01)
+
+
+def test_a_message_of_plain_dramatiq_is_adopted_and_runs_once(broker, start_worker):
+    ran = []
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number):
+        ran.append(number)
+
+    message = work.message(7).copy(options={"redis_message_id": "r-1"})
+    client = broker.transport._client
+    client.hset("test:q.msgs", "r-1", message.encode())
+    client.rpush("test:q.1", "r-1")
+    start_worker()
+
+    wait_until(Job.objects.filter(pk=message.message_id, state=JobState.COMPLETED).exists)
+    assert ran == [7]
+
+
+def test_what_a_dead_worker_held_runs_elsewhere(broker, start_worker):
+    done = []
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number):
+        done.append(number)
+
+    messages = [work.send(number) for number in range(20)]
+    dead, broker.transport.worker_id = broker.transport.worker_id, "gone:1:x"
+    broker.transport.heartbeat()
+    assert len(broker.transport.fetch("q", 100)) == 20
+    broker.transport.worker_id = dead
+    broker.transport.declare_dead("gone", 1)
+    start_worker()
+
+    wait_until(lambda: Job.objects.filter(state=JobState.COMPLETED).count() == len(messages))
+    assert sorted(done) == list(range(20))
+    assert broker.transport.held_by("gone:1:x") == {}
+
+
+def test_an_idle_worker_is_woken_by_the_push(broker, start_worker):
+    started = []
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work():
+        started.append(time.monotonic())
+
+    worker = start_worker()
+    # Longer than any look of its own, so that only a wake-up can explain the start.
+    for consumer in broker.transport_consumers:
+        consumer._timeout = 60
+    time.sleep(0.3)
+    work.send()
+
+    wait_until(lambda: started, seconds=5)
+    for consumer in broker.transport_consumers:
+        consumer._timeout = 0.1
+        consumer.wake.set()
+    assert worker.workers
+
+
+def test_at_shutdown_what_runs_is_finished_and_the_rest_given_back(broker, start_worker):
+    started, release = threading.Event(), threading.Event()
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def slow():
+        started.set()
+        release.wait(20)
+
+    for _ in range(10):
+        slow.send()
+    worker = start_worker(threads=1)
+    assert started.wait(10)
+    threading.Timer(0.3, release.set).start()
+    worker.stop(timeout=10_000)
+
+    states = list(Job.objects.values_list("state", flat=True))
+    assert states.count(JobState.COMPLETED) == 1
+    assert states.count(JobState.WAITING) == 9
+    assert len(broker.transport.fetch("q", 100)) == 9
+    assert not DeadLetter.objects.exists()
+
+
+def test_outcomes_wait_while_the_broker_is_away_and_nothing_runs_twice(
+    broker, start_worker, monkeypatch
+):
+    from queueadmin.brokers.base import BrokerUnavailable
+
+    ran = []
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number):
+        ran.append(number)
+
+    settle, failures = broker.transport.settle, []
+
+    def failing(done, parcels):
+        if len(failures) < 2:
+            failures.append(1)
+            raise BrokerUnavailable("cut")
+        settle(done, parcels)
+
+    monkeypatch.setattr(broker.transport, "settle", failing)
+    for number in range(5):
+        work.send(number)
+    start_worker()
+
+    wait_until(lambda: broker.transport.size("q") == 0)
+    assert sorted(ran) == list(range(5))
+    assert Job.objects.filter(state=JobState.COMPLETED).count() == 5
+
+
+def test_outcomes_wait_while_the_ledger_is_away(broker, start_worker, monkeypatch):
+    from django.db import OperationalError
+
+    from queueadmin import ledger
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(): ...
+
+    commit, failures = ledger.commit, []
+
+    def failing(endings):
+        if len(failures) < 2:
+            failures.append(1)
+            raise OperationalError("gone")
+        return commit(endings)
+
+    monkeypatch.setattr(ledger, "commit", failing)
+    work.send()
+    start_worker()
+
+    wait_until(Job.objects.filter(state=JobState.COMPLETED).exists)
+    assert len(failures) == 2
+    assert Attempt.objects.count() == 1
+
+
+def test_one_outcome_that_the_ledger_refuses_does_not_stop_the_others(
+    broker, start_worker, monkeypatch
+):
+    from django.db import DataError
+
+    from queueadmin import ledger
+
+    @dramatiq.actor(queue_name="q", broker=broker, max_retries=0)
+    def work(number):
+        if number == 3:
+            raise ValueError("unstorable")
+
+    commit = ledger.commit
+
+    def refusing(endings):
+        if any(ending.traceback for ending in endings):
+            raise DataError("invalid byte sequence")
+        return commit(endings)
+
+    monkeypatch.setattr(ledger, "commit", refusing)
+    for number in range(6):
+        work.send(number)
+    start_worker()
+
+    wait_until(lambda: Attempt.objects.count() == 6)
+    assert Job.objects.filter(state=JobState.COMPLETED).count() == 5
+    assert "worker's log" in DeadLetter.objects.get().error_message
+
+
+def test_recovery_sends_again_what_a_flushed_server_forgot(broker, start_worker):
+    from datetime import timedelta
+
+    from queueadmin import recovery
+    from queueadmin.clock import now
+
+    done = []
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number):
+        done.append(number)
+
+    for number in range(50):
+        work.send(number)
+    Job.objects.update(due_at=now() - timedelta(minutes=1), in_broker=True)
+    broker.transport._client.flushdb()
+
+    assert recovery.recover(dry_run=True).found["lost in the broker"] == 50
+    assert recovery.recover().found["lost in the broker"] == 50
+    assert recovery.recover().found["lost in the broker"] == 0
+    start_worker()
+
+    wait_until(lambda: Job.objects.filter(state=JobState.COMPLETED).count() == 50)
+    assert sorted(done) == list(range(50))
+
+
+def test_confirming_does_not_repeat_a_job_that_was_just_recorded(broker, start_worker):
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(): ...
+
+    work.send()
+    (parcel,) = _parcels()
+    start_worker()
+    wait_until(Job.objects.filter(state=JobState.COMPLETED).exists)
+
+    from queueadmin import ledger
+
+    assert ledger.rescue([(parcel.job, parcel.dispatch)]) == []
+    assert dispatcher.confirm(broker) == 0
+    assert Attempt.objects.count() == 1
+
+
+def _parcels():
+    from queueadmin import ledger
+
+    fields = ("id", "queue", "priority", "dispatch", "attempts", "message")
+    return ledger.parcels_for(Job.objects.values_list(*fields))
