@@ -7,7 +7,9 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from config import embedded
 from config.queues import QUEUES
+from config.schedules import SCHEDULES
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -107,7 +109,7 @@ def _redis_url() -> str:
     host = env.str("REDIS_HOST", default="")
     if not host:
         # The embedded server of `make run` listens on this socket.
-        return f"unix://{DATA_DIR / 'valkey.sock'}"
+        return f"unix://{embedded.socket_path(DATA_DIR)}"
     password = env.str("REDIS_PASSWORD", default="")
     auth = f":{quote(password, safe='')}@" if password else ""
     port = env.int("REDIS_PORT", default=6379)
@@ -122,6 +124,7 @@ DRAMATIQ_BROKER = {
 DRAMATIQ_AUTODISCOVER_MODULES = ["actors"]
 QUEUEADMIN = {
     "QUEUES": QUEUES,
+    "SCHEDULES": SCHEDULES,
     "RESOLVER": "config.queueadmin.Resolver",
     "RELEASE": env.str("RELEASE", default=""),
 }

@@ -7,6 +7,7 @@ from django.conf import settings as django_settings
 
 from .exceptions import ConfigurationError
 from .policies import Policy
+from .schedules import Schedule
 
 
 class QueueadminSettings(TypedDict, total=False):
@@ -14,6 +15,8 @@ class QueueadminSettings(TypedDict, total=False):
 
     #: Policy of each queue; a queue without one behaves like plain Dramatiq, in the ledger.
     QUEUES: dict[str, Policy]
+    #: What recurs, by name; `manage.py runscheduler` enqueues it.
+    SCHEDULES: dict[str, Schedule]
     #: Dotted path of the host's `queueadmin.resolver.Resolver` subclass.
     RESOLVER: str
     #: Version of the deployed code, stamped on attempts ("first seen in").
@@ -36,6 +39,7 @@ class QueueadminSettings(TypedDict, total=False):
 
 DEFAULTS: QueueadminSettings = {
     "QUEUES": {},
+    "SCHEDULES": {},
     "RESOLVER": "queueadmin.resolver.Resolver",
     "RELEASE": "",
     "MAX_MESSAGE_BYTES": 1_000_000,
@@ -52,6 +56,7 @@ class Settings:
     """Read QUEUEADMIN afresh at each access, so that `override_settings` is respected."""
 
     QUEUES: dict[str, Policy]
+    SCHEDULES: dict[str, Schedule]
     RESOLVER: str
     RELEASE: str
     MAX_MESSAGE_BYTES: int
@@ -89,6 +94,14 @@ def problems(configured: dict[str, Any]) -> list[str]:
             f"QUEUEADMIN['QUEUES'][{queue!r}] must be a queueadmin.policies.Policy, not {value!r}."
             for queue, value in queues.items()
             if not isinstance(value, Policy)
+        ]
+    schedules = configured.get("SCHEDULES")
+    if isinstance(schedules, dict):
+        found += [
+            f"QUEUEADMIN['SCHEDULES'][{name!r}] must be a queueadmin.schedules.Schedule, not "
+            f"{value!r}."
+            for name, value in schedules.items()
+            if not isinstance(value, Schedule)
         ]
     return found
 

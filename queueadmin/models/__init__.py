@@ -6,5 +6,15 @@ from .dead_letter import DeadLetter, Note
 from .job import Job
 from .lease import Lease
 from .recovery import RecoveryRun
+from .schedule import ScheduleOccasion
 
-__all__ = ["Attempt", "AuditEntry", "DeadLetter", "Job", "Lease", "Note", "RecoveryRun"]
+__all__ = [
+    "Attempt",
+    "AuditEntry",
+    "DeadLetter",
+    "Job",
+    "Lease",
+    "Note",
+    "RecoveryRun",
+    "ScheduleOccasion",
+]

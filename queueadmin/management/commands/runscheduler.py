@@ -1,0 +1,33 @@
+"""The process that enqueues recurring jobs."""
+
+import signal
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.module_loading import autodiscover_modules
+
+from queueadmin import scheduling
+from queueadmin.conf import settings
+from queueadmin.exceptions import ConfigurationError
+
+
+class Command(BaseCommand):
+    help = (
+        "Enqueue the jobs of QUEUEADMIN['SCHEDULES'] when they are due. Several may run; each "
+        "occasion is enqueued once. SIGTERM and SIGINT end it."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        # Importing them declares the actors; the setting is the one workers go by.
+        autodiscover_modules(*getattr(django_settings, "DRAMATIQ_AUTODISCOVER_MODULES", ["tasks"]))
+        try:
+            scheduling.require_valid(settings.SCHEDULES)
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from error
+        scheduler = scheduling.Scheduler(settings.SCHEDULES)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, scheduler.request_stop)
+        self.stdout.write(f"Scheduling: {', '.join(settings.SCHEDULES) or 'nothing'}.")
+        self.stdout.flush()
+        scheduler.run()
