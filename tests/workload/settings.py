@@ -1,0 +1,11 @@
+"""The test settings on a test's own database, with the workload's actors."""
+
+import os
+
+from tests.settings import *  # noqa: F403
+from tests.settings import DATABASES, DRAMATIQ_BROKER, INSTALLED_APPS, LOGGING
+
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.workload"]
+DATABASES["default"]["NAME"] = os.environ["WORKLOAD_DATABASE"]
+DRAMATIQ_BROKER["OPTIONS"]["namespace"] = "workload"
+LOGGING["root"]["level"] = "INFO"  # the tests wait for "is ready"
