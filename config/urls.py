@@ -8,9 +8,7 @@ from django.views.generic import RedirectView
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="orders:list"), name="home"),
     path("admin/", admin.site.urls),
-    path(
-        "accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"
-    ),
+    path("accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
     path("orders/", include("orders.urls")),
 ]

@@ -61,9 +61,7 @@ class DeliveryAdmin(DeliveryAdminBase):
         """Return whether the user may allow a second send."""
         return request.user.has_perm("notifications.resend_delivery")
 
-    @admin.action(
-        description=_("Allow resending (outcome unknown)…"), permissions=["resend"]
-    )
+    @admin.action(description=_("Allow resending (outcome unknown)…"), permissions=["resend"])
     def allow_resend(
         self, request: HttpRequest, queryset: QuerySet[Delivery]
     ) -> HttpResponse | None:

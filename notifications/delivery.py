@@ -165,13 +165,13 @@ def _check_address(channel: Channel, address: str) -> None:
 def _record_failure(
     delivery: Delivery, claim: uuid.UUID, error: Exception, state: DeliveryState
 ) -> None:
-    known = isinstance(error, DeliveryError)
+    known = error if isinstance(error, DeliveryError) else None
     _record(
         delivery,
         claim,
         state=state,
-        provider=error.provider if known else "",
-        error_code=(error.code if known else type(error).__name__)[:50],
+        provider=known.provider if known else "",
+        error_code=(known.code if known else type(error).__name__)[:50],
         error_text=text(error),
     )
 

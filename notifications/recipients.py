@@ -25,9 +25,10 @@ def resolve(reference: str) -> models.Model | None:
     label, _, pk = reference.partition(":")
     try:
         model = apps.get_model(label)
-        return model._default_manager.filter(pk=pk).first()
+        found: models.Model | None = model._default_manager.filter(pk=pk).first()
     except (LookupError, ValueError):
         return None
+    return found
 
 
 def find(reference: str) -> Recipient:

@@ -1,11 +1,11 @@
 """The pages of a shop: its orders, one of them, and a new one."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import update_wrapper
 from typing import Concatenate, ParamSpec
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -30,20 +30,21 @@ def for_retailers(
 ) -> Callable[Concatenate[HttpRequest, Arguments], HttpResponseBase]:
     """Give the view the shop that is logged in; send others where they belong."""
 
-    @login_required
-    @never_cache
-    @wraps(view)
     def wrapped(
-        request: HttpRequest, *args: Arguments.args, **kwargs: Arguments.kwargs
+        request: HttpRequest, /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> HttpResponseBase:
-        retailer = Retailer.objects.filter(user_id=request.user.pk).first()
+        user = request.user
+        if not user.is_authenticated:
+            return redirect_to_login(request.get_full_path())
+        retailer = Retailer.objects.select_related("user").filter(user=user).first()
         if retailer is not None:
             return view(request, retailer, *args, **kwargs)
-        if request.user.is_staff:
+        if user.is_staff:
             return redirect("admin:index")
         raise PermissionDenied(_("This account belongs to no shop."))
 
-    return wrapped
+    update_wrapper(wrapped, view)
+    return never_cache(wrapped)
 
 
 @require_GET
@@ -79,7 +80,7 @@ def place_order(request: HttpRequest, retailer: Retailer) -> HttpResponse:
             order = workflow.place_order(
                 retailer=retailer,
                 lines=form.items(),
-                by=request.user if request.user.is_authenticated else None,
+                by=retailer.user,
                 token=form.cleaned_data["token"],
             )
         except InvalidOrder as error:

@@ -53,7 +53,7 @@ class Receipt:
 def _client() -> httpx2.Client:
     # Connections are not kept: one that the provider closed meanwhile fails after the
     # request was written, and its outcome would be unknown.
-    return httpx2.Client(timeout=TIMEOUT, limits=httpx2.Limits(max_keepalive_connections=0))
+    return httpx2.Client(limits=httpx2.Limits(max_keepalive_connections=0))
 
 
 def post(provider: str, url: str, *, token: str, json: dict[str, Any]) -> httpx2.Response:
@@ -66,7 +66,7 @@ def post(provider: str, url: str, *, token: str, json: dict[str, Any]) -> httpx2
     """
     headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
     try:
-        return _client().post(url, json=json, headers=headers)
+        return _client().post(url, json=json, headers=headers, timeout=TIMEOUT)
     except (
         httpx2.ConnectError,
         httpx2.ConnectTimeout,

@@ -5,43 +5,120 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Delivery',
+            name="Delivery",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('reference', models.UUIDField(default=uuid.uuid4, editable=False, unique=True, verbose_name='reference')),
-                ('event', models.CharField(choices=[('order_confirmed', 'order confirmed')], max_length=50, verbose_name='event')),
-                ('subject', models.CharField(max_length=150, verbose_name='subject')),
-                ('recipient', models.CharField(max_length=150, verbose_name='recipient')),
-                ('recipient_name', models.CharField(max_length=200, verbose_name="recipient's name")),
-                ('channel', models.CharField(choices=[('whatsapp', 'WhatsApp'), ('email', 'e-mail'), ('sms', 'SMS')], max_length=10, verbose_name='channel')),
-                ('context', models.JSONField(default=dict, verbose_name='context')),
-                ('state', models.CharField(choices=[('pending', 'pending'), ('sending', 'sending'), ('sent', 'sent'), ('failed', 'failed'), ('unknown', 'unknown')], default='pending', max_length=10, verbose_name='state')),
-                ('address', models.CharField(blank=True, default='', max_length=254, verbose_name='address')),
-                ('claim', models.UUIDField(blank=True, editable=False, null=True, verbose_name='claim')),
-                ('claimed_at', models.DateTimeField(blank=True, null=True, verbose_name='last tried')),
-                ('provider', models.CharField(blank=True, default='', max_length=30, verbose_name='provider')),
-                ('provider_message_id', models.CharField(blank=True, default='', max_length=255, verbose_name="provider's message id")),
-                ('error_code', models.CharField(blank=True, default='', max_length=50, verbose_name='error code')),
-                ('error_text', models.TextField(blank=True, default='', verbose_name='error')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='planned')),
-                ('sent_at', models.DateTimeField(blank=True, null=True, verbose_name='sent')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                (
+                    "reference",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, unique=True, verbose_name="reference"
+                    ),
+                ),
+                (
+                    "event",
+                    models.CharField(
+                        choices=[("order_confirmed", "order confirmed")],
+                        max_length=50,
+                        verbose_name="event",
+                    ),
+                ),
+                ("subject", models.CharField(max_length=150, verbose_name="subject")),
+                ("recipient", models.CharField(max_length=150, verbose_name="recipient")),
+                (
+                    "recipient_name",
+                    models.CharField(max_length=200, verbose_name="recipient's name"),
+                ),
+                (
+                    "channel",
+                    models.CharField(
+                        choices=[("whatsapp", "WhatsApp"), ("email", "e-mail"), ("sms", "SMS")],
+                        max_length=10,
+                        verbose_name="channel",
+                    ),
+                ),
+                ("context", models.JSONField(default=dict, verbose_name="context")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("pending", "pending"),
+                            ("sending", "sending"),
+                            ("sent", "sent"),
+                            ("failed", "failed"),
+                            ("unknown", "unknown"),
+                        ],
+                        default="pending",
+                        max_length=10,
+                        verbose_name="state",
+                    ),
+                ),
+                (
+                    "address",
+                    models.CharField(
+                        blank=True, default="", max_length=254, verbose_name="address"
+                    ),
+                ),
+                (
+                    "claim",
+                    models.UUIDField(blank=True, editable=False, null=True, verbose_name="claim"),
+                ),
+                (
+                    "claimed_at",
+                    models.DateTimeField(blank=True, null=True, verbose_name="last tried"),
+                ),
+                (
+                    "provider",
+                    models.CharField(
+                        blank=True, default="", max_length=30, verbose_name="provider"
+                    ),
+                ),
+                (
+                    "provider_message_id",
+                    models.CharField(
+                        blank=True, default="", max_length=255, verbose_name="provider's message id"
+                    ),
+                ),
+                (
+                    "error_code",
+                    models.CharField(
+                        blank=True, default="", max_length=50, verbose_name="error code"
+                    ),
+                ),
+                ("error_text", models.TextField(blank=True, default="", verbose_name="error")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="planned")),
+                ("sent_at", models.DateTimeField(blank=True, null=True, verbose_name="sent")),
             ],
             options={
-                'verbose_name': 'delivery',
-                'verbose_name_plural': 'deliveries',
-                'ordering': ('-id',),
-                'permissions': [('resend_delivery', 'Can allow a delivery of unknown outcome to be resent')],
-                'default_permissions': ('view',),
-                'indexes': [models.Index(fields=['state', '-id'], name='notifications_by_state')],
-                'constraints': [models.UniqueConstraint(fields=('subject', 'recipient', 'event', 'channel'), name='notifications_delivery_once'), models.CheckConstraint(condition=models.Q(('state__in', ['pending', 'sending', 'sent', 'failed', 'unknown'])), name='notifications_delivery_state_valid'), models.CheckConstraint(condition=models.Q(('channel__in', ['whatsapp', 'email', 'sms'])), name='notifications_delivery_channel_valid')],
+                "verbose_name": "delivery",
+                "verbose_name_plural": "deliveries",
+                "ordering": ("-id",),
+                "permissions": [
+                    ("resend_delivery", "Can allow a delivery of unknown outcome to be resent")
+                ],
+                "default_permissions": ("view",),
+                "indexes": [models.Index(fields=["state", "-id"], name="notifications_by_state")],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("subject", "recipient", "event", "channel"),
+                        name="notifications_delivery_once",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("state__in", ["pending", "sending", "sent", "failed", "unknown"])
+                        ),
+                        name="notifications_delivery_state_valid",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("channel__in", ["whatsapp", "email", "sms"])),
+                        name="notifications_delivery_channel_valid",
+                    ),
+                ],
             },
         ),
     ]

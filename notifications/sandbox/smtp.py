@@ -3,8 +3,6 @@
 import asyncio
 import email
 import email.policy
-from email.message import EmailMessage
-from typing import cast
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -22,7 +20,7 @@ class Handler:
         self._box = box
         self._faults = faults
 
-    async def handle_RCPT(  # noqa: N802  # aiosmtpd finds its hooks by name
+    async def handle_RCPT(
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
         """Accept or refuse one recipient."""
@@ -38,15 +36,11 @@ class Handler:
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(  # noqa: N802
-        self, server: SMTP, session: Session, envelope: Envelope
-    ) -> str:
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         """Take the message."""
         raw = envelope.content
         content = raw.encode() if isinstance(raw, str) else raw or b""
-        parsed = cast(
-            EmailMessage, email.message_from_bytes(content, policy=email.policy.default)
-        )
+        parsed = email.message_from_bytes(content, policy=email.policy.default)
         text = parsed.get_body(preferencelist=("plain", "html"))
         for recipient in envelope.rcpt_tos:
             self._box.add(
@@ -57,7 +51,9 @@ class Handler:
                 subject=str(parsed["Subject"] or ""),
                 text=text.get_content() if text is not None else "",
             )
-        if getattr(session, "lost_answer", False) and server.transport is not None:
+        if getattr(session, "lost_answer", False) and isinstance(
+            server.transport, asyncio.WriteTransport
+        ):
             server.transport.abort()
         return "250 Message taken"
 
@@ -69,4 +65,4 @@ class Server(Controller):
         # The base class connects to the port it was given, which is not known for 0.
         if self.server is not None:
             self.port = self.server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-        super()._trigger_server()
+        super()._trigger_server()  # type: ignore[no-untyped-call]

@@ -8,7 +8,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -17,147 +16,380 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Vendor',
+            name="Vendor",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=200, unique=True, verbose_name='name')),
-                ('phone', models.CharField(max_length=20, validators=[notifications.phones.validate_phone], verbose_name='phone')),
-                ('is_active', models.BooleanField(default=True, verbose_name='active')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=200, unique=True, verbose_name="name")),
+                (
+                    "phone",
+                    models.CharField(
+                        max_length=20,
+                        validators=[notifications.phones.validate_phone],
+                        verbose_name="phone",
+                    ),
+                ),
+                ("is_active", models.BooleanField(default=True, verbose_name="active")),
             ],
             options={
-                'verbose_name': 'vendor',
-                'verbose_name_plural': 'vendors',
+                "verbose_name": "vendor",
+                "verbose_name_plural": "vendors",
             },
         ),
         migrations.CreateModel(
-            name='Product',
+            name="Product",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=200, verbose_name='name')),
-                ('unit', models.CharField(help_text='For instance: box of 12', max_length=50, verbose_name='unit')),
-                ('price', models.DecimalField(decimal_places=2, max_digits=10, validators=[django.core.validators.MinValueValidator(0)], verbose_name='price')),
-                ('currency', models.CharField(default='EUR', max_length=3, validators=[django.core.validators.RegexValidator('^[A-Z]{3}\\Z', 'Enter a currency code such as EUR.')], verbose_name='currency')),
-                ('is_active', models.BooleanField(default=True, verbose_name='on sale')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=200, verbose_name="name")),
+                (
+                    "unit",
+                    models.CharField(
+                        help_text="For instance: box of 12", max_length=50, verbose_name="unit"
+                    ),
+                ),
+                (
+                    "price",
+                    models.DecimalField(
+                        decimal_places=2,
+                        max_digits=10,
+                        validators=[django.core.validators.MinValueValidator(0)],
+                        verbose_name="price",
+                    ),
+                ),
+                (
+                    "currency",
+                    models.CharField(
+                        default="EUR",
+                        max_length=3,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[A-Z]{3}\\Z", "Enter a currency code such as EUR."
+                            )
+                        ],
+                        verbose_name="currency",
+                    ),
+                ),
+                ("is_active", models.BooleanField(default=True, verbose_name="on sale")),
             ],
             options={
-                'verbose_name': 'product',
-                'verbose_name_plural': 'products',
-                'constraints': [models.CheckConstraint(condition=models.Q(('price__gte', 0)), name='orders_product_price_valid'), models.UniqueConstraint(fields=('name', 'unit'), name='orders_product_once')],
+                "verbose_name": "product",
+                "verbose_name_plural": "products",
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("price__gte", 0)), name="orders_product_price_valid"
+                    ),
+                    models.UniqueConstraint(fields=("name", "unit"), name="orders_product_once"),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Retailer',
+            name="Retailer",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=200, verbose_name='name')),
-                ('phone', models.CharField(max_length=20, validators=[notifications.phones.validate_phone], verbose_name='phone')),
-                ('email', models.EmailField(max_length=254, verbose_name='e-mail')),
-                ('wants_whatsapp', models.BooleanField(default=True, verbose_name='by WhatsApp')),
-                ('wants_email', models.BooleanField(default=True, verbose_name='by e-mail')),
-                ('wants_sms', models.BooleanField(default=True, verbose_name='by SMS')),
-                ('user', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='retailer', to=settings.AUTH_USER_MODEL, verbose_name='account')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=200, verbose_name="name")),
+                (
+                    "phone",
+                    models.CharField(
+                        max_length=20,
+                        validators=[notifications.phones.validate_phone],
+                        verbose_name="phone",
+                    ),
+                ),
+                ("email", models.EmailField(max_length=254, verbose_name="e-mail")),
+                ("wants_whatsapp", models.BooleanField(default=True, verbose_name="by WhatsApp")),
+                ("wants_email", models.BooleanField(default=True, verbose_name="by e-mail")),
+                ("wants_sms", models.BooleanField(default=True, verbose_name="by SMS")),
+                (
+                    "user",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="retailer",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="account",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'retailer',
-                'verbose_name_plural': 'retailers',
+                "verbose_name": "retailer",
+                "verbose_name_plural": "retailers",
             },
         ),
         migrations.CreateModel(
-            name='Order',
+            name="Order",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('token', models.UUIDField(editable=False, verbose_name='form token')),
-                ('state', models.CharField(choices=[('placed', 'placed'), ('routing', 'choosing a vendor'), ('awaiting_vendor', 'waiting for the vendor'), ('confirmed', 'confirmed'), ('out_for_delivery', 'out for delivery'), ('delivered', 'delivered'), ('cancelled', 'cancelled'), ('expired', 'expired'), ('unfulfillable', 'cannot be delivered')], default='placed', max_length=20, verbose_name='state')),
-                ('currency', models.CharField(max_length=3, validators=[django.core.validators.RegexValidator('^[A-Z]{3}\\Z', 'Enter a currency code such as EUR.')], verbose_name='currency')),
-                ('total', models.DecimalField(decimal_places=2, max_digits=16, verbose_name='total')),
-                ('placed_at', models.DateTimeField(verbose_name='placed')),
-                ('changed_at', models.DateTimeField(verbose_name='last change')),
-                ('retailer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='orders', to='orders.retailer', verbose_name='retailer')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("token", models.UUIDField(editable=False, verbose_name="form token")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("placed", "placed"),
+                            ("routing", "choosing a vendor"),
+                            ("awaiting_vendor", "waiting for the vendor"),
+                            ("confirmed", "confirmed"),
+                            ("out_for_delivery", "out for delivery"),
+                            ("delivered", "delivered"),
+                            ("cancelled", "cancelled"),
+                            ("expired", "expired"),
+                            ("unfulfillable", "cannot be delivered"),
+                        ],
+                        default="placed",
+                        max_length=20,
+                        verbose_name="state",
+                    ),
+                ),
+                (
+                    "currency",
+                    models.CharField(
+                        max_length=3,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[A-Z]{3}\\Z", "Enter a currency code such as EUR."
+                            )
+                        ],
+                        verbose_name="currency",
+                    ),
+                ),
+                (
+                    "total",
+                    models.DecimalField(decimal_places=2, max_digits=16, verbose_name="total"),
+                ),
+                ("placed_at", models.DateTimeField(verbose_name="placed")),
+                ("changed_at", models.DateTimeField(verbose_name="last change")),
+                (
+                    "retailer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="orders",
+                        to="orders.retailer",
+                        verbose_name="retailer",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'order',
-                'verbose_name_plural': 'orders',
+                "verbose_name": "order",
+                "verbose_name_plural": "orders",
             },
         ),
         migrations.CreateModel(
-            name='Offer',
+            name="Offer",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('price', models.DecimalField(decimal_places=2, max_digits=10, validators=[django.core.validators.MinValueValidator(0)], verbose_name='price')),
-                ('stock', models.PositiveIntegerField(default=0, verbose_name='in stock')),
-                ('product', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='offers', to='orders.product', verbose_name='product')),
-                ('vendor', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='offers', to='orders.vendor', verbose_name='vendor')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                (
+                    "price",
+                    models.DecimalField(
+                        decimal_places=2,
+                        max_digits=10,
+                        validators=[django.core.validators.MinValueValidator(0)],
+                        verbose_name="price",
+                    ),
+                ),
+                ("stock", models.PositiveIntegerField(default=0, verbose_name="in stock")),
+                (
+                    "product",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="offers",
+                        to="orders.product",
+                        verbose_name="product",
+                    ),
+                ),
+                (
+                    "vendor",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="offers",
+                        to="orders.vendor",
+                        verbose_name="vendor",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'offer',
-                'verbose_name_plural': 'offers',
+                "verbose_name": "offer",
+                "verbose_name_plural": "offers",
             },
         ),
         migrations.CreateModel(
-            name='OrderEvent',
+            name="OrderEvent",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('at', models.DateTimeField(verbose_name='when')),
-                ('state', models.CharField(choices=[('placed', 'placed'), ('routing', 'choosing a vendor'), ('awaiting_vendor', 'waiting for the vendor'), ('confirmed', 'confirmed'), ('out_for_delivery', 'out for delivery'), ('delivered', 'delivered'), ('cancelled', 'cancelled'), ('expired', 'expired'), ('unfulfillable', 'cannot be delivered')], max_length=20, verbose_name='state')),
-                ('user_name', models.CharField(blank=True, default='', max_length=150, verbose_name='by')),
-                ('note', models.CharField(blank=True, default='', max_length=300, verbose_name='note')),
-                ('order', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='history', to='orders.order', verbose_name='order')),
-                ('user', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='account')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("at", models.DateTimeField(verbose_name="when")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("placed", "placed"),
+                            ("routing", "choosing a vendor"),
+                            ("awaiting_vendor", "waiting for the vendor"),
+                            ("confirmed", "confirmed"),
+                            ("out_for_delivery", "out for delivery"),
+                            ("delivered", "delivered"),
+                            ("cancelled", "cancelled"),
+                            ("expired", "expired"),
+                            ("unfulfillable", "cannot be delivered"),
+                        ],
+                        max_length=20,
+                        verbose_name="state",
+                    ),
+                ),
+                (
+                    "user_name",
+                    models.CharField(blank=True, default="", max_length=150, verbose_name="by"),
+                ),
+                (
+                    "note",
+                    models.CharField(blank=True, default="", max_length=300, verbose_name="note"),
+                ),
+                (
+                    "order",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="history",
+                        to="orders.order",
+                        verbose_name="order",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="account",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'step',
-                'verbose_name_plural': 'history',
-                'ordering': ('at', 'id'),
-                'constraints': [models.CheckConstraint(condition=models.Q(('state__in', ['placed', 'routing', 'awaiting_vendor', 'confirmed', 'out_for_delivery', 'delivered', 'cancelled', 'expired', 'unfulfillable'])), name='orders_event_state_valid')],
+                "verbose_name": "step",
+                "verbose_name_plural": "history",
+                "ordering": ("at", "id"),
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "state__in",
+                                [
+                                    "placed",
+                                    "routing",
+                                    "awaiting_vendor",
+                                    "confirmed",
+                                    "out_for_delivery",
+                                    "delivered",
+                                    "cancelled",
+                                    "expired",
+                                    "unfulfillable",
+                                ],
+                            )
+                        ),
+                        name="orders_event_state_valid",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='OrderLine',
+            name="OrderLine",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=260, verbose_name='name')),
-                ('quantity', models.PositiveSmallIntegerField(verbose_name='quantity')),
-                ('price', models.DecimalField(decimal_places=2, max_digits=10, verbose_name='price each')),
-                ('order', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='lines', to='orders.order', verbose_name='order')),
-                ('product', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='orders.product', verbose_name='product')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=260, verbose_name="name")),
+                ("quantity", models.PositiveSmallIntegerField(verbose_name="quantity")),
+                (
+                    "price",
+                    models.DecimalField(decimal_places=2, max_digits=10, verbose_name="price each"),
+                ),
+                (
+                    "order",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="lines",
+                        to="orders.order",
+                        verbose_name="order",
+                    ),
+                ),
+                (
+                    "product",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="orders.product",
+                        verbose_name="product",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'line',
-                'verbose_name_plural': 'lines',
-                'ordering': ('id',),
-                'constraints': [models.UniqueConstraint(fields=('order', 'product'), name='orders_line_once'), models.CheckConstraint(condition=models.Q(('quantity__gte', 1), ('quantity__lte', 999)), name='orders_line_quantity_valid'), models.CheckConstraint(condition=models.Q(('price__gte', 0)), name='orders_line_price_valid')],
+                "verbose_name": "line",
+                "verbose_name_plural": "lines",
+                "ordering": ("id",),
+                "constraints": [
+                    models.UniqueConstraint(fields=("order", "product"), name="orders_line_once"),
+                    models.CheckConstraint(
+                        condition=models.Q(("quantity__gte", 1), ("quantity__lte", 999)),
+                        name="orders_line_quantity_valid",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("price__gte", 0)), name="orders_line_price_valid"
+                    ),
+                ],
             },
         ),
         migrations.AddIndex(
-            model_name='order',
-            index=models.Index(fields=['state', 'placed_at'], name='orders_order_waiting'),
+            model_name="order",
+            index=models.Index(fields=["state", "placed_at"], name="orders_order_waiting"),
         ),
         migrations.AddIndex(
-            model_name='order',
-            index=models.Index(fields=['retailer', '-id'], name='orders_order_by_retailer'),
+            model_name="order",
+            index=models.Index(fields=["retailer", "-id"], name="orders_order_by_retailer"),
         ),
         migrations.AddConstraint(
-            model_name='order',
-            constraint=models.CheckConstraint(condition=models.Q(('state__in', ['placed', 'routing', 'awaiting_vendor', 'confirmed', 'out_for_delivery', 'delivered', 'cancelled', 'expired', 'unfulfillable'])), name='orders_order_state_valid'),
+            model_name="order",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "state__in",
+                        [
+                            "placed",
+                            "routing",
+                            "awaiting_vendor",
+                            "confirmed",
+                            "out_for_delivery",
+                            "delivered",
+                            "cancelled",
+                            "expired",
+                            "unfulfillable",
+                        ],
+                    )
+                ),
+                name="orders_order_state_valid",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='order',
-            constraint=models.CheckConstraint(condition=models.Q(('total__gte', 0)), name='orders_order_total_valid'),
+            model_name="order",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("total__gte", 0)), name="orders_order_total_valid"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='order',
-            constraint=models.UniqueConstraint(fields=('retailer', 'token'), name='orders_order_once'),
+            model_name="order",
+            constraint=models.UniqueConstraint(
+                fields=("retailer", "token"), name="orders_order_once"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='offer',
-            constraint=models.UniqueConstraint(fields=('vendor', 'product'), name='orders_offer_once'),
+            model_name="offer",
+            constraint=models.UniqueConstraint(
+                fields=("vendor", "product"), name="orders_offer_once"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='offer',
-            constraint=models.CheckConstraint(condition=models.Q(('price__gte', 0)), name='orders_offer_price_valid'),
+            model_name="offer",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("price__gte", 0)), name="orders_offer_price_valid"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='offer',
-            constraint=models.CheckConstraint(condition=models.Q(('stock__gte', 0)), name='orders_offer_stock_valid'),
+            model_name="offer",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("stock__gte", 0)), name="orders_offer_stock_valid"
+            ),
         ),
     ]

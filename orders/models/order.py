@@ -71,9 +71,7 @@ class OrderLine(models.Model):
     """A product of an order, at the price of that day."""
 
     id = models.BigAutoField(primary_key=True)
-    order = models.ForeignKey(
-        Order, models.CASCADE, related_name="lines", verbose_name=_("order")
-    )
+    order = models.ForeignKey(Order, models.CASCADE, related_name="lines", verbose_name=_("order"))
     product = models.ForeignKey(
         Product, models.PROTECT, related_name="+", verbose_name=_("product")
     )
@@ -96,7 +94,7 @@ class OrderLine(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.quantity} × {self.name}"
+        return f"{self.quantity} of {self.name}"
 
     @property
     def total(self) -> Decimal:
