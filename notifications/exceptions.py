@@ -52,8 +52,10 @@ class RetryLater(TransientDeliveryError, RetryAfter):
     def __init__(
         self, message: str, *, delay_ms: int, provider: str = "", code: str = "", details: str = ""
     ) -> None:
-        DeliveryError.__init__(self, message, provider=provider, code=code, details=details)
-        self.delay_ms = delay_ms
+        RetryAfter.__init__(self, message, delay_ms=delay_ms)
+        self.provider = provider
+        self.code = code
+        self.details = details
 
 
 class PermanentDeliveryError(DeliveryError, PermanentError):

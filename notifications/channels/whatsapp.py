@@ -123,7 +123,7 @@ def _error(response: httpx2.Response) -> DeliveryError:
     error: dict[str, Any] = found if isinstance(found, dict) else {}
     data = error.get("error_data")
     details = text(data.get("details") if isinstance(data, dict) else "")
-    code = error.get("code")
+    code = error["code"] if type(error.get("code")) is int else None
     facts = {
         "provider": PROVIDER,
         "code": str(code if code is not None else response.status_code),
