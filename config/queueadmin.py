@@ -1,7 +1,62 @@
 """What the ordering business tells queueadmin about its jobs."""
 
+from django.db import models
+from django.urls import NoReverseMatch, reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from notifications import recipients
+from notifications.models import Delivery
+from orders.models import Order
+from queueadmin.models import Job
+from queueadmin.resolver import Link
 from queueadmin.resolver import Resolver as BaseResolver
+
+#: What each actor does, in a few words.
+ACTIONS = {
+    "order_confirmation": gettext_lazy("confirmation"),
+    "expire_order": gettext_lazy("expiry if nobody confirms"),
+    "sweep_expired_orders": gettext_lazy("Expire all overdue orders"),
+    "send_whatsapp": gettext_lazy("message by WhatsApp"),
+    "send_email": gettext_lazy("message by e-mail"),
+    "send_sms": gettext_lazy("message by SMS"),
+}
+SENDERS = ("send_whatsapp", "send_email", "send_sms")
 
 
 class Resolver(BaseResolver):
-    """Link jobs to the orders they are about."""
+    """Say in words what a job does and link it to its order, message and shop."""
+
+    def describe(self, job: Job) -> str:
+        """Return one line, from the row alone: lists call this for every job."""
+        action = str(ACTIONS.get(job.actor, job.actor))
+        label, _separator, pk = job.subject.partition(":")
+        if label != "orders.order":
+            return action
+        return _("Order %(id)s: %(action)s") % {"id": pk[:20], "action": action}
+
+    def links(self, job: Job) -> list[Link]:
+        """Return links to the order, the message and whom it is for; what is gone is left out."""
+        subject = recipients.resolve(job.subject)
+        found: list[models.Model | None] = [subject]
+        if job.actor in SENDERS and (delivery := _delivery(job)):
+            found += [delivery, recipients.resolve(delivery.recipient)]
+        elif isinstance(subject, Order):
+            found.append(subject.retailer)
+        return [link for target in found if target is not None and (link := _link(target))]
+
+
+def _delivery(job: Job) -> Delivery | None:
+    arguments = (job.payload or {}).get("args")
+    if not isinstance(arguments, list) or len(arguments) != 1 or type(arguments[0]) is not int:
+        return None
+    return Delivery.objects.filter(pk=arguments[0]).first()
+
+
+def _link(target: models.Model) -> Link | None:
+    meta = target._meta
+    try:
+        url = reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=(target.pk,))
+    except NoReverseMatch:
+        return None
+    return Link(str(target), url)

@@ -139,6 +139,8 @@ SENDGRID_API_URL = env.str("SENDGRID_API_URL", default="")
 SENDGRID_API_KEY = env.str("SENDGRID_API_KEY", default="")
 SMS_API_URL = env.str("SMS_API_URL", default="")
 SMS_API_KEY = env.str("SMS_API_KEY", default="")
+#: What recipients see as the sender of an SMS.
+SMS_SENDER = env.str("SMS_SENDER", default="Orders")
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="orders@example.com")
 vars().update(env.email("SMTP_URL", default=f"smtp://127.0.0.1:{SANDBOX_SMTP_PORT}"))
 EMAIL_TIMEOUT = 10

@@ -1,0 +1,1 @@
+"""Messages to people: planned once, sent at most once, each on record."""

@@ -1,0 +1,1 @@
+"""The business: shops order, and are told what becomes of it."""

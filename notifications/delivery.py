@@ -1,0 +1,185 @@
+"""Sends a delivery at most once, whatever is retried or redelivered.
+
+A run claims the delivery with a committed update, calls the provider outside of any
+transaction, and records the outcome under its claim. Who finds somebody else's claim
+cannot know how far that run came: the delivery becomes unknown and a person decides.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import transaction
+from django.utils import timezone
+
+from queueadmin import audit
+
+from . import recipients, rendering
+from .channels import email, sms, whatsapp
+from .channels.base import Receipt, text
+from .exceptions import DeliveryError, DeliveryMissing, OutcomeUnknown, RecipientRejected
+from .models import Channel, Delivery, DeliveryState, Event
+from .phones import is_phone
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractBaseUser
+
+logger = logging.getLogger(__name__)
+
+#: States from which a run may take a delivery.
+SENDABLE = (DeliveryState.PENDING, DeliveryState.FAILED)
+
+
+def send(delivery_id: int) -> None:
+    """Send the delivery unless it is sent already.
+
+    Raises:
+        DeliveryMissing: there is no such delivery.
+        OutcomeUnknown: it may have been sent; only a person may allow it again.
+        DeliveryError: it was not sent; the subclass says whether and when to try again.
+    """
+    claim = uuid.uuid4()
+    # Durable: the claim must be in the database before the provider is called.
+    with transaction.atomic(durable=True):
+        claimed = Delivery.objects.filter(pk=delivery_id, state__in=SENDABLE).update(
+            state=DeliveryState.SENDING, claim=claim, claimed_at=timezone.now()
+        )
+    delivery = Delivery.objects.filter(pk=delivery_id).first()
+    if delivery is None:
+        raise DeliveryMissing(f"Delivery {delivery_id!r} does not exist.", code="missing")
+    if not claimed:
+        _refuse(delivery)
+        return
+    receipt = _call(delivery, claim)
+    _record(
+        delivery,
+        claim,
+        state=DeliveryState.SENT,
+        provider=receipt.provider,
+        provider_message_id=receipt.message_id,
+        sent_at=timezone.now(),
+        error_code="",
+        error_text="",
+    )
+    logger.info("Sent delivery=%s provider=%s", delivery.pk, receipt.provider)
+
+
+def allow_resend(
+    delivery_ids: Iterable[int], *, by: "AbstractBaseUser", reason: str = ""
+) -> set[int]:
+    """Let deliveries of unknown outcome be sent again, by a requeue of their jobs.
+
+    Returns:
+        The ids of the deliveries that changed; the others were not unknown any more.
+    """
+    changed = set()
+    with transaction.atomic():
+        for delivery_id in sorted(delivery_ids):  # one order for all, or rows deadlock
+            unknown = Delivery.objects.filter(pk=delivery_id, state=DeliveryState.UNKNOWN)
+            if unknown.update(state=DeliveryState.PENDING, claim=None):
+                changed.add(delivery_id)
+        audit.record("allow resend", "delivery", sorted(changed), by=by, reason=reason)
+    return changed
+
+
+def _refuse(delivery: Delivery) -> None:
+    """Return quietly where the delivery is sent; otherwise its outcome is unknown."""
+    if delivery.state == DeliveryState.SENT:
+        logger.info("Already sent delivery=%s", delivery.pk)
+        return
+    error = OutcomeUnknown(
+        f"An earlier run of delivery {delivery.pk} ended between the provider's answer and its "
+        "record. Look at the provider whether it arrived; then allow to resend it, or close "
+        "this dead letter.",
+        provider=delivery.provider,
+        code="interrupted",
+    )
+    # Under the other run's claim: if that one is alive after all, its own record wins.
+    Delivery.objects.filter(
+        pk=delivery.pk, state=DeliveryState.SENDING, claim=delivery.claim
+    ).update(state=DeliveryState.UNKNOWN, error_code=error.code, error_text=str(error))
+    raise error
+
+
+def _call(delivery: Delivery, claim: uuid.UUID) -> Receipt:
+    """Call the provider and return its receipt; record a failure and raise it."""
+    try:
+        provider_call = _prepare(delivery)
+    except Exception as error:  # recorded as what it is: nothing was sent; then raised
+        _record_failure(delivery, claim, error, DeliveryState.FAILED)
+        raise
+    try:
+        return provider_call()
+    except OutcomeUnknown as error:
+        _record_failure(delivery, claim, error, DeliveryState.UNKNOWN)
+        raise
+    except DeliveryError as error:
+        _record_failure(delivery, claim, error, DeliveryState.FAILED)
+        raise
+    except Exception as error:
+        # An error we did not foresee may have struck after the request was taken.
+        logger.exception("Unforeseen error in delivery=%s", delivery.pk)
+        _record_failure(delivery, claim, error, DeliveryState.UNKNOWN)
+        raise OutcomeUnknown(
+            f"Delivery {delivery.pk} broke off with {type(error).__name__}: {error}",
+            code="unforeseen",
+        ) from error
+
+
+def _prepare(delivery: Delivery) -> Callable[[], Receipt]:
+    """Return the provider call with the recipient's current address and rendered text."""
+    channel, event = Channel(delivery.channel), Event(delivery.event)
+    address = recipients.find(delivery.recipient).notification_address(channel)
+    delivery.address = address[:254]
+    _check_address(channel, address)
+    reference = str(delivery.reference)
+    match channel:
+        case Channel.WHATSAPP:
+            template = rendering.whatsapp(event, delivery.context)
+            return lambda: whatsapp.send(template, to=address, reference=reference)
+        case Channel.EMAIL:
+            letter = rendering.email(event, delivery.context)
+            return lambda: email.send(letter, to=address, reference=reference)
+        case Channel.SMS:
+            short = rendering.sms(event, delivery.context)
+            return lambda: sms.send(short, to=address, reference=reference)
+
+
+def _check_address(channel: Channel, address: str) -> None:
+    if channel == Channel.EMAIL:
+        try:
+            validate_email(address)
+        except ValidationError as error:
+            raise RecipientRejected(
+                f"{address!r} is not an e-mail address.", code="invalid_address"
+            ) from error
+    elif not is_phone(address):
+        raise RecipientRejected(
+            f"{address!r} is not a phone number with country code.", code="invalid_number"
+        )
+
+
+def _record_failure(
+    delivery: Delivery, claim: uuid.UUID, error: Exception, state: DeliveryState
+) -> None:
+    known = error if isinstance(error, DeliveryError) else None
+    _record(
+        delivery,
+        claim,
+        state=state,
+        provider=known.provider if known else "",
+        error_code=(known.code if known else type(error).__name__)[:50],
+        error_text=text(error),
+    )
+
+
+def _record(delivery: Delivery, claim: uuid.UUID, **outcome: object) -> None:
+    """Write the outcome under our claim, also where somebody gave us up as unknown."""
+    written = Delivery.objects.filter(
+        pk=delivery.pk, claim=claim, state__in=(DeliveryState.SENDING, DeliveryState.UNKNOWN)
+    ).update(address=delivery.address, **outcome)
+    if not written:
+        logger.error("Outcome of delivery=%s came after its claim: %s", delivery.pk, outcome)

@@ -1,0 +1,7 @@
+"""Real HTTP and SMTP servers that speak the providers' wire formats; needs no Django."""
+
+from .faults import Fault
+from .mailbox import Message
+from .server import Sandbox
+
+__all__ = ["Fault", "Message", "Sandbox"]

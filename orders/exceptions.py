@@ -1,0 +1,38 @@
+"""What can be wrong with an order; the texts are for the person who placed it."""
+
+
+class InvalidOrder(ValueError):
+    """An order that must not be placed.
+
+    Args:
+        message: what is wrong and what would be right.
+        product_id: the product concerned, where it is about one.
+    """
+
+    def __init__(self, message: str, *, product_id: object = None) -> None:
+        super().__init__(message)
+        self.product_id = product_id
+
+
+class EmptyOrder(InvalidOrder):
+    """It has no lines."""
+
+
+class TooManyLines(InvalidOrder):
+    """It has more lines than one delivery carries."""
+
+
+class InvalidQuantity(InvalidOrder):
+    """A quantity is no whole number within the bounds."""
+
+
+class UnknownProduct(InvalidOrder):
+    """A product does not exist or is not sold any more."""
+
+
+class MixedCurrencies(InvalidOrder):
+    """Its products have prices in more than one currency."""
+
+
+class NotCancellable(Exception):
+    """The order has gone too far to be cancelled, or has ended already."""

@@ -1,0 +1,138 @@
+"""An order, its lines and its history."""
+
+from decimal import Decimal
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from ..states import OrderState, before
+from .catalogue import Product, validate_currency
+from .retailer import Retailer
+
+MAX_QUANTITY = 999
+
+
+class OrderQuerySet(models.QuerySet["Order"]):
+    """Rules that select orders; none of them writes."""
+
+    def of(self, retailer: Retailer) -> "OrderQuerySet":
+        """Return the retailer's own orders, newest first."""
+        return self.filter(retailer=retailer).order_by("-pk")
+
+
+class Order(models.Model):
+    """What a shop ordered. Only `orders.workflow` changes its state."""
+
+    id = models.BigAutoField(primary_key=True)
+    retailer = models.ForeignKey(
+        Retailer, models.PROTECT, related_name="orders", verbose_name=_("retailer")
+    )
+    #: Made with the form; the same form sent twice is one order.
+    token = models.UUIDField(_("form token"), editable=False)
+    state = models.CharField(
+        _("state"), max_length=20, choices=OrderState, default=OrderState.PLACED
+    )
+    currency = models.CharField(_("currency"), max_length=3, validators=[validate_currency])
+    #: Sum of the lines, kept because an order's prices never change.
+    total = models.DecimalField(_("total"), max_digits=16, decimal_places=2)
+    placed_at = models.DateTimeField(_("placed"))
+    changed_at = models.DateTimeField(_("last change"))
+
+    objects = OrderQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("order")
+        verbose_name_plural = _("orders")
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=OrderState.values), name="orders_order_state_valid"
+            ),
+            models.CheckConstraint(condition=Q(total__gte=0), name="orders_order_total_valid"),
+            models.UniqueConstraint(fields=["retailer", "token"], name="orders_order_once"),
+        ]
+        indexes = [
+            # The expiry sweep's question: which orders have waited too long.
+            models.Index(fields=["state", "placed_at"], name="orders_order_waiting"),
+            models.Index(fields=["retailer", "-id"], name="orders_order_by_retailer"),
+        ]
+
+    def __str__(self) -> str:
+        return str(_("Order %(id)s") % {"id": self.pk})
+
+    @property
+    def can_cancel(self) -> bool:
+        """Whether the order has not gone too far to be cancelled."""
+        return self.state in before(OrderState.CANCELLED)
+
+
+class OrderLine(models.Model):
+    """A product of an order, at the price of that day."""
+
+    id = models.BigAutoField(primary_key=True)
+    order = models.ForeignKey(Order, models.CASCADE, related_name="lines", verbose_name=_("order"))
+    product = models.ForeignKey(
+        Product, models.PROTECT, related_name="+", verbose_name=_("product")
+    )
+    #: The product's name of that day.
+    name = models.CharField(_("name"), max_length=260)
+    quantity = models.PositiveSmallIntegerField(_("quantity"))
+    price = models.DecimalField(_("price each"), max_digits=10, decimal_places=2)
+
+    class Meta:
+        verbose_name = _("line")
+        verbose_name_plural = _("lines")
+        ordering = ("id",)
+        constraints = [
+            models.UniqueConstraint(fields=["order", "product"], name="orders_line_once"),
+            models.CheckConstraint(
+                condition=Q(quantity__gte=1, quantity__lte=MAX_QUANTITY),
+                name="orders_line_quantity_valid",
+            ),
+            models.CheckConstraint(condition=Q(price__gte=0), name="orders_line_price_valid"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.quantity} of {self.name}"
+
+    @property
+    def total(self) -> Decimal:
+        """Price of the whole line."""
+        return self.price * self.quantity
+
+
+class OrderEvent(models.Model):
+    """A step in an order's life; rows are only ever added."""
+
+    id = models.BigAutoField(primary_key=True)
+    order = models.ForeignKey(
+        Order, models.CASCADE, related_name="history", verbose_name=_("order")
+    )
+    at = models.DateTimeField(_("when"))
+    #: The state the step led to.
+    state = models.CharField(_("state"), max_length=20, choices=OrderState)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name=_("account"),
+    )
+    #: Kept when the account is deleted; empty for a program.
+    user_name = models.CharField(_("by"), max_length=150, blank=True, default="")
+    note = models.CharField(_("note"), max_length=300, blank=True, default="")
+
+    class Meta:
+        verbose_name = _("step")
+        verbose_name_plural = _("history")
+        ordering = ("at", "id")
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=OrderState.values), name="orders_event_state_valid"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_state_display()} {self.at:%Y-%m-%d %H:%M}"

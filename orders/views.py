@@ -1,0 +1,106 @@
+"""The pages of a shop: its orders, one of them, and a new one."""
+
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Concatenate, ParamSpec
+
+from django.contrib import messages
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from notifications.models import Delivery
+
+from . import workflow
+from .exceptions import InvalidOrder, NotCancellable
+from .forms import OrderForm
+from .models import Order, Product, Retailer
+
+PAGE_SIZE = 25
+Arguments = ParamSpec("Arguments")
+
+
+def for_retailers(
+    view: Callable[Concatenate[HttpRequest, Retailer, Arguments], HttpResponse],
+) -> Callable[Concatenate[HttpRequest, Arguments], HttpResponseBase]:
+    """Give the view the shop that is logged in; send others where they belong."""
+
+    def wrapped(
+        request: HttpRequest, /, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> HttpResponseBase:
+        user = request.user
+        if not user.is_authenticated:
+            return redirect_to_login(request.get_full_path())
+        retailer = Retailer.objects.select_related("user").filter(user=user).first()
+        if retailer is not None:
+            return view(request, retailer, *args, **kwargs)
+        if user.is_staff:
+            return redirect("admin:index")
+        raise PermissionDenied(_("This account belongs to no shop."))
+
+    update_wrapper(wrapped, view)
+    return never_cache(wrapped)
+
+
+@require_GET
+@for_retailers
+def order_list(request: HttpRequest, retailer: Retailer) -> HttpResponse:
+    """Show the shop's orders, newest first."""
+    page = Paginator(Order.objects.of(retailer), PAGE_SIZE).get_page(request.GET.get("page"))
+    return render(request, "orders/list.html", {"page": page, "retailer": retailer})
+
+
+@require_GET
+@for_retailers
+def order_detail(request: HttpRequest, retailer: Retailer, order_id: int) -> HttpResponse:
+    """Show one of the shop's orders: lines, history, messages."""
+    order = get_object_or_404(Order.objects.of(retailer), pk=order_id)
+    context = {
+        "order": order,
+        "lines": order.lines.all(),
+        "history": order.history.all(),
+        "deliveries": Delivery.objects.about(order).order_by("pk"),
+        "retailer": retailer,
+    }
+    return render(request, "orders/detail.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_retailers
+def place_order(request: HttpRequest, retailer: Retailer) -> HttpResponse:
+    """Show the catalogue, and place what was chosen from it."""
+    form = OrderForm(request.POST or None, products=Product.objects.on_sale())
+    if request.method == "POST" and form.is_valid():
+        try:
+            order = workflow.place_order(
+                retailer=retailer,
+                lines=form.items(),
+                by=retailer.user,
+                token=form.cleaned_data["token"],
+            )
+        except InvalidOrder as error:
+            form.add_error(None, str(error))
+        else:
+            messages.success(request, _("Thank you. We have your order."))
+            return redirect("orders:detail", order_id=order.pk)
+    status = 422 if form.errors else 200
+    return render(request, "orders/new.html", {"form": form, "retailer": retailer}, status=status)
+
+
+@require_POST
+@for_retailers
+def cancel_order(request: HttpRequest, retailer: Retailer, order_id: int) -> HttpResponse:
+    """Cancel one of the shop's orders."""
+    order = get_object_or_404(Order.objects.of(retailer), pk=order_id)
+    try:
+        workflow.cancel(order, by=retailer.user)
+    except NotCancellable as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, _("The order is cancelled."))
+    return redirect("orders:detail", order_id=order.pk)
