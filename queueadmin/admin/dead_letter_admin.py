@@ -99,7 +99,6 @@ class DeadLetterAdmin(ActingAdmin):
     list_display = (
         "priority",
         "letter",
-        "queue",
         "cause",
         "died",
         "attempts_made",
@@ -114,8 +113,8 @@ class DeadLetterAdmin(ActingAdmin):
     search_fields = ("id",)
     search_help_text = _("Beginning of a job id, words of the error, or a subject")
     empty_text = _(
-        "A job that failed for good waits here until somebody decides. "
-        "Nothing waits: every job completed, is under way, or was dealt with."
+        "Nothing here. A job that failed for good waits under “pending” until somebody "
+        "requeues it or marks it permanently failed."
     )
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[DeadLetter]":
@@ -149,10 +148,12 @@ class DeadLetterAdmin(ActingAdmin):
 
     @admin.display(description=_("dead letter"))
     def letter(self, dead_letter: DeadLetter) -> SafeString:
-        """Name and short id."""
+        """Name, queue and short id."""
         return format_html(
-            '<span class="qa-name">{}</span> <code class="qa-id" title="{}">#{}</code>',
-            display.plain(dead_letter.actor),
+            '<span class="qa-name">{}</span> <span class="qa-from">→ {}'
+            ' <code class="qa-id" title="{}">#{}</code></span>',
+            display.name_tag(dead_letter.actor),
+            display.plain(dead_letter.queue),
             display.plain(dead_letter.job_id),
             display.plain(dead_letter.job_id[:8]),
         )

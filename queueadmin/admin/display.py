@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils.formats import date_format
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
@@ -71,6 +71,12 @@ def excerpt(text: object, length: int = 120) -> str:
     return f"{cut}…" if rest or len(first) > len(cut) else cut
 
 
+def name_tag(text: object) -> SafeString:
+    """Return a foreign name that may break after each "_" and "."."""
+    parts = re.split(r"(?<=[_.])", plain(text))
+    return format_html_join("", "{}<wbr>", ((part,) for part in parts))
+
+
 def badge(value: Any, label: object = None) -> SafeString:
     """Return a state, status, outcome or priority as word, shape and colour.
 
@@ -87,8 +93,8 @@ def badge(value: Any, label: object = None) -> SafeString:
     )
 
 
-def span(length: timedelta) -> str:
-    """Return a length of time in at most two units: "41 ms", "4 min 10 s", "3 h"."""
+def span(length: timedelta, *, is_coarse: bool = False) -> str:
+    """Return a length of time in two units at most: "41 ms", "4 min 10 s"; coarsely in one."""
     milliseconds = length / timedelta(milliseconds=1)
     if milliseconds < 1000:
         return _("%(count)d ms") % {"count": max(round(milliseconds), 0)}
@@ -104,7 +110,7 @@ def span(length: timedelta) -> str:
     for index, (size, words) in enumerate(units):
         if seconds >= size:
             count, rest = divmod(seconds, size)
-            if count < 10 and index + 1 < len(units):
+            if not is_coarse and count < 10 and index + 1 < len(units):
                 smaller, smaller_words = units[index + 1]
                 if part := rest // smaller:
                     return f"{words % {'count': count}} {smaller_words % {'count': part}}"
@@ -141,7 +147,10 @@ def time_tag(moment: datetime | None, words: str | None = None) -> SafeString | 
 
 def age_tag(moment: datetime | None) -> SafeString | str:
     """Return how long ago something was, without "ago": for columns headed "age"."""
-    return time_tag(moment, span(max(now() - moment, timedelta(0))) if moment else None)
+    if moment is None:
+        return "–"
+    words = span(max(now() - moment, timedelta(0)), is_coarse=True)
+    return time_tag(moment, words)
 
 
 def counted(attempts: int, of: int | None) -> str:

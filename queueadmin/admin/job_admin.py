@@ -97,7 +97,7 @@ class JobAdmin(ConsoleAdmin):
         """Name and short id."""
         return format_html(
             '<span class="qa-name">{}</span> <code class="qa-id" title="{}">#{}</code>',
-            display.plain(job.actor),
+            display.name_tag(job.actor),
             display.plain(job.pk),
             display.plain(job.short_id),
         )

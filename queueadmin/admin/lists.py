@@ -10,6 +10,7 @@ from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from ..resolver import get_resolver
@@ -128,6 +129,7 @@ class ConsoleChangeList(ChangeList):
     def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().__init__(request, *args, **kwargs)
         self.tabs = self._tabs(request)
+        self.title = capfirst(self.opts.verbose_name_plural)
 
     def _tabs(self, request: HttpRequest) -> list[Tab]:
         """Count each tab under the filters and the search that are on."""
@@ -180,6 +182,7 @@ class ConsoleAdmin(ModelAdmin):
 
     change_list_template = "queueadmin/change_list.html"
     list_per_page = 50
+    empty_value_display = ""
     list_max_show_all = 0
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
