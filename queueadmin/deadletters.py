@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Count, TextChoices
 from django.utils.translation import gettext_lazy as _
 
-from . import audit, ledger
+from . import audit, ledger, outbox
 from .clock import now
 from .conf import settings
 from .exceptions import InvalidTransition, NotPermitted
@@ -24,7 +24,7 @@ from .resolver import get_resolver
 from .states import DeadLetterStatus
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import AbstractBaseUser
+    from django.contrib.auth.models import User
 
 TARGET = "dead letter"
 BATCH = 500  # one transaction each; keeps every lock short
@@ -66,9 +66,7 @@ class BulkResult:
     skipped: dict[str, int] = field(default_factory=dict)
 
 
-def requeue(
-    ids: Iterable[int], *, by: "AbstractBaseUser | None", reason: str = ""
-) -> BulkResult:
+def requeue(ids: Iterable[int], *, by: "User | None", reason: str = "") -> BulkResult:
     """Give the jobs of pending dead letters a new round of attempts.
 
     A job the ledger cannot move is skipped and its dead letter stays pending.
@@ -85,6 +83,7 @@ def requeue(
 
     def act(rows: list[DeadLetter]) -> tuple[list[int], Skip]:
         moved = ledger.requeue([row.job_id for row in rows])
+        outbox.push_jobs(moved)
         changed = [row.pk for row in rows if row.job_id in moved]
         _change(
             changed,
@@ -99,7 +98,7 @@ def requeue(
     return _in_batches(ids, "requeue", act)
 
 
-def close(ids: Iterable[int], *, by: "AbstractBaseUser | None", reason: str) -> BulkResult:
+def close(ids: Iterable[int], *, by: "User | None", reason: str) -> BulkResult:
     """Mark pending dead letters permanently failed: their jobs will not run again.
 
     Args:
@@ -132,9 +131,7 @@ def close(ids: Iterable[int], *, by: "AbstractBaseUser | None", reason: str) -> 
     return _in_batches(ids, "close", act)
 
 
-def assign(
-    ids: Iterable[int], *, to: "AbstractBaseUser | None", by: "AbstractBaseUser | None"
-) -> BulkResult:
+def assign(ids: Iterable[int], *, to: "User | None", by: "User | None") -> BulkResult:
     """Give open dead letters to a person; `to=None` gives them back to nobody.
 
     Raises:
@@ -155,9 +152,7 @@ def assign(
     return _in_batches(ids, "assign", act)
 
 
-def set_urgency(
-    ids: Iterable[int], *, urgency: int, by: "AbstractBaseUser | None"
-) -> BulkResult:
+def set_urgency(ids: Iterable[int], *, urgency: int, by: "User | None") -> BulkResult:
     """Say how soon staff should look at open dead letters.
 
     Raises:
@@ -176,7 +171,7 @@ def set_urgency(
     return _in_batches(ids, "set_urgency", act)
 
 
-def annotate(dead_letter_id: int, *, text: str, by: "AbstractBaseUser | None") -> Note:
+def annotate(dead_letter_id: int, *, text: str, by: "User | None") -> Note:
     """Add a note to a dead letter in any status.
 
     Raises:
@@ -223,7 +218,7 @@ def preview(ids: Iterable[int], verb: str) -> BulkResult:
     return BulkResult(requested, done, {why: n for why, n in skipped.items() if n})
 
 
-def _require(user: "AbstractBaseUser | None", verb: str) -> None:
+def _require(user: "User | None", verb: str) -> None:
     """Raise NotPermitted unless a program, or a user who may do `verb`, asks."""
     if user is not None and not get_resolver().may(user, verb):
         raise NotPermitted(f"{user.get_username()} lacks the permission queueadmin.{verb}.")

@@ -177,7 +177,7 @@ class ActingAdmin(ConsoleAdmin):
             "sample": DeadLetter.objects.for_list().filter(pk__in=ids[:SAMPLE]),
             "unnamed": len(ids) - len(ids[:SAMPLE]),
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "queueadmin/confirm.html", context)
 
     def _tell(self, request: HttpRequest, verb: Verb, result: BulkResult) -> None:

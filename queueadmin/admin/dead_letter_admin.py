@@ -9,7 +9,6 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
-from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -41,7 +40,7 @@ class StatusTabs(TabFilter):
         return [
             ("mine", _("mine")),
             ("unassigned", _("unassigned")),
-            *((status.value, status.label) for status in DeadLetterStatus),  # type: ignore[list-item]
+            *((status.value, status.label) for status in DeadLetterStatus),
             ("all", _("all")),
         ]
 
@@ -133,7 +132,7 @@ class DeadLetterAdmin(ActingAdmin):
         if not term:
             return queryset, False
         wanted = (
-            Q(job_id__startswith=term)
+            Q(job__id__startswith=term)
             | Q(error_class__icontains=term)
             | Q(error_message__icontains=term)
             | Q(job__subject=term)
@@ -198,7 +197,7 @@ class DeadLetterAdmin(ActingAdmin):
         object_id: str,
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponseBase:
+    ) -> HttpResponse:
         """Show one dead letter; what may be done to it has addresses of its own."""
         if not self.has_view_permission(request):
             raise PermissionDenied
@@ -241,7 +240,7 @@ class DeadLetterAdmin(ActingAdmin):
             "note_form": note_form or NoteForm(),
             **(extra_context or {}),
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "queueadmin/dead_letter.html", context)
 
     def find(self, object_id: str) -> DeadLetter | None:

@@ -9,8 +9,7 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
-from django.http import HttpRequest, HttpResponseNotAllowed
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -38,7 +37,7 @@ class StateTabs(TabFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> "list[tuple[str, _StrPromise]]":
         """Return all states in the order of a job's life."""
-        return [("all", _("all")), *((state.value, state.label) for state in JobState)]  # type: ignore[list-item]
+        return [("all", _("all")), *((state.value, state.label) for state in JobState)]
 
     def choose(self, rows: "QuerySet[Any]", tab: str) -> "QuerySet[Any]":
         """Return the jobs in one state."""
@@ -76,7 +75,7 @@ class JobAdmin(ConsoleAdmin):
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Job]":
         """Leave out whatever may be large."""
-        rows = Job.objects.for_list().defer("message", "result", "error_traceback", "error_message")
+        rows = Job.objects.for_list().defer("message", "result", "error_message")
         return rows.annotate(error_excerpt=Left("error_message", 200))
 
     def get_search_results(
@@ -141,7 +140,7 @@ class JobAdmin(ConsoleAdmin):
         object_id: str,
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponseBase:
+    ) -> HttpResponse:
         """Show one job; there is no form."""
         if not self.has_view_permission(request):
             raise PermissionDenied
@@ -164,7 +163,7 @@ class JobAdmin(ConsoleAdmin):
             "children": list(Job.objects.for_list().filter(parent=job.pk)[:CHILDREN_SHOWN]),
             **(extra_context or {}),
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "queueadmin/job.html", context)
 
 

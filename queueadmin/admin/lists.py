@@ -69,6 +69,7 @@ class TabFilter(admin.SimpleListFilter):
 
     is_tabs = True
     default: str
+    parameter_name: str
 
     def choose(self, rows: "QuerySet[Any]", tab: str) -> "QuerySet[Any]":
         """Return the rows behind `tab`."""
@@ -129,7 +130,7 @@ class ConsoleChangeList(ChangeList):
     def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().__init__(request, *args, **kwargs)
         self.tabs = self._tabs(request)
-        self.title = capfirst(self.opts.verbose_name_plural)
+        self.title = capfirst(str(self.opts.verbose_name_plural))
 
     def _tabs(self, request: HttpRequest) -> list[Tab]:
         """Count each tab under the filters and the search that are on."""

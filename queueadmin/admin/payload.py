@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..conf import settings
+from ..masking import MASK, is_sensitive
 from ..models import DeadLetter, Job
 from ..resolver import Link, Resolver, get_resolver
 
 logger = logging.getLogger(__name__)
 
-MASK = "••••••"
 LIMIT = 20_000
 #: Options that Dramatiq and queueadmin keep for themselves; the page shows them elsewhere.
 _INTERNAL = ("traceback", "requeue_timestamp")
@@ -79,7 +78,7 @@ def described(job: Job) -> tuple[str, list[Link]]:
 
 def _masked(resolver: Resolver, job: Job, value: Any, name: str = "") -> Any:
     """Return `value` with sensitive fields masked at any depth."""
-    if name and name.lower() in {field.lower() for field in settings.SENSITIVE_FIELDS}:
+    if name and is_sensitive(name):
         return MASK
     if isinstance(value, Mapping):
         return {key: _masked(resolver, job, item, str(key)) for key, item in value.items()}

@@ -40,9 +40,7 @@ def about_job(job: Job, upcoming: list[datetime]) -> str:
         case JobState.WAITING:
             return _("Due %(due)s; it waits for a worker of %(queue)s.") % facts
         case JobState.ACTIVE:
-            return (
-                _("Running for %(since)s on %(worker)s, attempt %(next)s of %(max)s.") % facts
-            )
+            return _("Running for %(since)s on %(worker)s, attempt %(next)s of %(max)s.") % facts
         case JobState.RETRYING:
             sentence = (
                 _(

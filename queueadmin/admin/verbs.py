@@ -17,7 +17,7 @@ from ..resolver import get_resolver
 from ..states import DeadLetterStatus
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import AbstractBaseUser
+    from django.contrib.auth.models import User
     from django.utils.functional import _StrPromise
 
 REASON_LENGTH = 2_000
@@ -54,7 +54,7 @@ class CloseForm(forms.Form):
 class AssignForm(forms.Form):
     """Whose turn it is."""
 
-    to = forms.ModelChoiceField(
+    to: "forms.ModelChoiceField[User]" = forms.ModelChoiceField(
         label=_("Owner"), queryset=None, required=False, empty_label=_("nobody")
     )
 
@@ -63,9 +63,9 @@ class AssignForm(forms.Form):
         people = get_user_model()._default_manager.filter(is_active=True, is_staff=True)
         self.fields["to"].queryset = people.order_by("pk")  # type: ignore[attr-defined]
 
-    def clean_to(self) -> "AbstractBaseUser | None":
+    def clean_to(self) -> "User | None":
         """Refuse an owner who could not open the dead letter."""
-        person: AbstractBaseUser | None = self.cleaned_data["to"]
+        person: User | None = self.cleaned_data["to"]
         if person is not None and not get_resolver().may(person, "view_deadletter"):
             raise forms.ValidationError(_("This person may not see dead letters."))
         return person
@@ -96,7 +96,7 @@ class Verb:
     title: "_StrPromise"
     button: "_StrPromise"
     form: type[forms.Form]
-    run: "Callable[[list[int], dict[str, Any], AbstractBaseUser], BulkResult]"
+    run: "Callable[[list[int], dict[str, Any], User], BulkResult]"
     promise: Callable[[int], str]
     report: Callable[[int], str]
     #: Name of the use case whose rules decide what is eligible.
@@ -121,23 +121,23 @@ _REFUSALS = {
 }
 
 
-def _requeue(ids: list[int], values: dict[str, Any], user: "AbstractBaseUser") -> BulkResult:
+def _requeue(ids: list[int], values: dict[str, Any], user: "User") -> BulkResult:
     return deadletters.requeue(ids, by=user, reason=values["reason"])
 
 
-def _close(ids: list[int], values: dict[str, Any], user: "AbstractBaseUser") -> BulkResult:
+def _close(ids: list[int], values: dict[str, Any], user: "User") -> BulkResult:
     return deadletters.close(ids, by=user, reason=values["reason"])
 
 
-def _assign(ids: list[int], values: dict[str, Any], user: "AbstractBaseUser") -> BulkResult:
+def _assign(ids: list[int], values: dict[str, Any], user: "User") -> BulkResult:
     return deadletters.assign(ids, to=values["to"], by=user)
 
 
-def _assign_to_me(ids: list[int], values: dict[str, Any], user: "AbstractBaseUser") -> BulkResult:
+def _assign_to_me(ids: list[int], values: dict[str, Any], user: "User") -> BulkResult:
     return deadletters.assign(ids, to=user, by=user)
 
 
-def _set_urgency(ids: list[int], values: dict[str, Any], user: "AbstractBaseUser") -> BulkResult:
+def _set_urgency(ids: list[int], values: dict[str, Any], user: "User") -> BulkResult:
     return deadletters.set_urgency(ids, urgency=values["urgency"], by=user)
 
 

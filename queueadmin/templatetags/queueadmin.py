@@ -61,7 +61,7 @@ def milliseconds(number: float) -> str:
 
 
 @register.filter
-def admin_quote(key: object) -> Any:
+def admin_quote(key: str | int) -> Any:
     """Return a primary key as admin addresses carry it."""
     return quote(key)
 

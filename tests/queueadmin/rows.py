@@ -28,7 +28,7 @@ TRIAGE = ("view_deadletter", "view_job", "requeue_deadletter", "assign_deadlette
 
 def make_user(name: str, *permissions: str, **fields: Any) -> User:
     """Add a member of staff with permissions of queueadmin."""
-    user: User = get_user_model().objects.create_user(name, password="secret", is_staff=True, **fields)  # noqa: S106
+    user: User = get_user_model().objects.create_user(name, is_staff=True, **fields)
     user.user_permissions.set(
         Permission.objects.filter(content_type__app_label="queueadmin", codename__in=permissions)
     )
@@ -56,9 +56,8 @@ def make_dead_letter(*, job: dict[str, Any] | None = None, **fields: Any) -> Dea
     """Add a dead job with its one attempt and its dead letter."""
     now = timezone.now()
     error = {"error_class": "RecipientRejected", "error_message": "(#131026) Message undeliverable"}
-    dead = make_job(
-        state=JobState.DEAD, attempts=1, started_at=now, finished_at=now, **error | (job or {})
-    )
+    died = {"state": JobState.DEAD, "attempts": 1, "started_at": now, "finished_at": now}
+    dead = make_job(**(died | error | (job or {})))
     Attempt.objects.create(
         job=dead,
         dispatch=1,
