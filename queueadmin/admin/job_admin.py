@@ -1,0 +1,194 @@
+"""Jobs: where is it, what happened, what comes next?"""
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Left
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.template.response import TemplateResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from ..clock import now
+from ..models import DeadLetter, Job
+from ..states import JobState
+from . import display, history, payload, sentences
+from .lists import ConsoleAdmin, SeenFilter, TabFilter
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise
+
+CHILDREN_SHOWN = 20
+_LOOKS_LIKE_ID = re.compile(r"[0-9a-fA-F-]{4,64}")
+
+
+class StateTabs(TabFilter):
+    """One tab per state, and "failed" for whatever did not work."""
+
+    title = _("state")
+    parameter_name = "state"
+    default = "all"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> "list[tuple[str, _StrPromise]]":
+        """Return all states in the order of a job's life."""
+        return [("all", _("all")), *((state.value, state.label) for state in JobState)]
+
+    def choose(self, rows: "QuerySet[Any]", tab: str) -> "QuerySet[Any]":
+        """Return the jobs in one state."""
+        return rows if tab == "all" else rows.filter(state=tab)
+
+
+class QueueFilter(SeenFilter):
+    """Jobs of one queue."""
+
+    title = _("queue")
+    parameter_name = "queue"
+
+
+class ActorFilter(SeenFilter):
+    """Jobs of one actor."""
+
+    title = _("actor")
+    parameter_name = "actor"
+
+
+class JobAdmin(ConsoleAdmin):
+    """The ledger, to read."""
+
+    list_display = ("job", "state_badge", "queue", "attempts_made", "age", "ran", "error")
+    list_display_links = ("job",)
+    list_filter = (StateTabs, QueueFilter, ActorFilter)
+    ordering = ("-enqueued_at", "id")
+    sortable_by = ()
+    search_fields = ("id",)
+    search_help_text = _("Beginning of an id or actor, or a subject such as orders.order:12")
+    empty_text = _(
+        "Every message sent to an actor appears here the moment its transaction commits. "
+        "Place an order, or call send() on an actor, to see one."
+    )
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[Job]":
+        """Leave out whatever may be large."""
+        rows = Job.objects.for_list().defer("message", "result", "error_message")
+        return rows.annotate(error_excerpt=Left("error_message", 200))
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
+    ) -> "tuple[QuerySet[Any], bool]":
+        """Ask only what an index answers: a subject, or the beginning of an id or actor."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        if ":" in term:
+            return queryset.filter(Q(subject=term) | Q(pk=term)), False
+        if _LOOKS_LIKE_ID.fullmatch(term):
+            return queryset.filter(pk__startswith=term.lower()), False
+        return queryset.filter(Q(actor__startswith=term) | Q(pk__startswith=term)), False
+
+    @admin.display(description=_("job"))
+    def job(self, job: Job) -> SafeString:
+        """Name and short id."""
+        return format_html(
+            '<span class="qa-name">{}</span> <code class="qa-id" title="{}">#{}</code>',
+            display.name_tag(job.actor),
+            display.plain(job.pk),
+            display.plain(job.short_id),
+        )
+
+    @admin.display(description=_("state"))
+    def state_badge(self, job: Job) -> SafeString:
+        """State as word, shape and colour."""
+        return display.badge(JobState(job.state) if job.state in JobState.values else job.state)
+
+    @admin.display(description=_("attempts"))
+    def attempts_made(self, job: Job) -> str:
+        """Attempts of how many."""
+        return display.counted(job.attempts, job.max_attempts)
+
+    @admin.display(description=_("age"))
+    def age(self, job: Job) -> SafeString | str:
+        """Time since it was enqueued."""
+        return display.age_tag(job.enqueued_at)
+
+    @admin.display(description=_("ran"))
+    def ran(self, job: Job) -> str:
+        """Length of the last run, or of the current one so far."""
+        if job.started_at is None or job.state not in (*_ENDED, JobState.ACTIVE):
+            return "–"
+        return display.span((job.finished_at or now()) - job.started_at)
+
+    @admin.display(description=_("error"))
+    def error(self, job: Any) -> SafeString | str:
+        """Class and beginning of the last error of a job that did not complete."""
+        if not job.error_class and not job.error_excerpt:
+            return ""
+        return format_html(
+            '<span class="qa-error"><b>{}</b> <bdi>{}</bdi></span>',
+            display.plain(job.error_class),
+            display.excerpt(job.error_excerpt),
+        )
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show one job; there is no form."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        job = find(object_id)
+        if job is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
+        dead_letter = DeadLetter.objects.defer("traceback").filter(job=job).first()
+        context = {
+            **self.admin_site.each_context(request),
+            **evidence(job, dead_letter, may_reveal=self.may(request, "reveal_payload")),
+            "opts": self.opts,
+            "media": self.media,
+            "title": display.plain(job),
+            "dead_letter": dead_letter,
+            "may_see_job": False,  # it is this page
+            "may_see_dead_letter": self.may(request, "view_deadletter"),
+            "parent": find(job.parent) if job.parent else None,
+            "children": list(Job.objects.for_list().filter(parent=job.pk)[:CHILDREN_SHOWN]),
+            **(extra_context or {}),
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "queueadmin/job.html", context)
+
+
+_ENDED = (JobState.COMPLETED, JobState.DEAD, JobState.CANCELLED)
+
+
+def find(object_id: str) -> Job | None:
+    """Return the job an admin address means; no id contains NUL."""
+    key = unquote(object_id)
+    return None if "\0" in key else Job.objects.filter(pk=key).first()
+
+
+def evidence(job: Job, dead_letter: DeadLetter | None, *, may_reveal: bool) -> dict[str, Any]:
+    """Return what the pages of a job and of its dead letter both show."""
+    attempts = history.attempts_of(job)
+    upcoming: list[datetime] = history.upcoming_of(job)
+    description, links = payload.described(job)
+    return {
+        "job": job,
+        "sentence": sentences.about_job(job, upcoming),
+        "description": description,
+        "links": links,
+        "attempts": attempts,
+        "upcoming": upcoming,
+        "attempts_limit": history.SHOWN,
+        "payload": payload.shown(job, dead_letter, may_reveal=may_reveal),
+        "timeline": history.timeline_of(job, attempts, dead_letter, upcoming),
+    }

@@ -1,0 +1,128 @@
+"""Records that only grow: who did what, and what recovery found."""
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from ..clock import now
+from ..models import AuditEntry, DeadLetter, Job, RecoveryRun
+from . import display
+from .lists import ConsoleAdmin
+
+_MODELS: dict[str, type[Job] | type[DeadLetter]] = {"job": Job, "dead letter": DeadLetter}
+
+
+class VerbFilter(admin.SimpleListFilter):
+    """Entries of one verb."""
+
+    title = _("what")
+    parameter_name = "verb"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """Return the verbs of the console."""
+        return [
+            ("requeue", _("requeue")),
+            ("close", _("mark permanently failed")),
+            ("assign", _("assign")),
+            ("set_urgency", _("set priority")),
+            ("annotate", _("write a note")),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        """Return the entries of the chosen verb."""
+        known = {value for value, _label in self.lookup_choices}
+        return queryset.filter(verb=self.value()) if self.value() in known else queryset
+
+
+class AuditEntryAdmin(ConsoleAdmin):
+    """Who did what to which record and why; nobody edits it."""
+
+    list_display = ("when", "user_name", "verb", "target", "why", "facts")
+    list_display_links = None
+    list_filter = (VerbFilter, "at")
+    ordering = ("-at", "-id")
+    sortable_by = ()
+    search_fields = ("user_name", "target_id", "reason")
+    search_help_text = _("Who, the id of the record, or a word of the reason")
+    empty_text = _("Every requeue, note, assignment and decision of staff is kept here.")
+
+    @admin.display(description=_("when"))
+    def when(self, entry: AuditEntry) -> SafeString | str:
+        """Relative time."""
+        return display.time_tag(entry.at)
+
+    @admin.display(description=_("on what"))
+    def target(self, entry: AuditEntry) -> SafeString:
+        """Kind and id, linked where it has a page."""
+        text = f"{entry.target_type} {display.plain(entry.target_id)}"
+        model = _MODELS.get(entry.target_type)
+        if model is None or not entry.target_id:
+            return format_html("{}", text)
+        address = f"admin:queueadmin_{model._meta.model_name}_change"
+        site = self.admin_site.name
+        return format_html(
+            '<a href="{}">{}</a>',
+            reverse(address, args=[admin.utils.quote(entry.target_id)], current_app=site),
+            text,
+        )
+
+    @admin.display(description=_("why"))
+    def why(self, entry: AuditEntry) -> SafeString:
+        """Beginning of the reason."""
+        return format_html("<bdi>{}</bdi>", display.excerpt(entry.reason))
+
+    @admin.display(description=_("detail"))
+    def facts(self, entry: AuditEntry) -> SafeString:
+        """The facts kept with the act."""
+        text = json.dumps(entry.detail, ensure_ascii=False)[1:-1] if entry.detail else ""
+        return format_html('<span class="qa-facts">{}</span>', display.excerpt(text))
+
+
+class RecoveryRunAdmin(ConsoleAdmin):
+    """What each comparison of ledger and broker found and did."""
+
+    list_display = ("started", "outcome", "took", "found_counts", "failure")
+    list_display_links = None
+    ordering = ("-started_at",)
+    sortable_by = ()
+    empty_text = _(
+        "Recovery compares the ledger with the broker every few minutes and writes a row here. "
+        "Start the scheduler to see one."
+    )
+
+    @admin.display(description=_("started"))
+    def started(self, run: RecoveryRun) -> SafeString | str:
+        """Relative time."""
+        return display.time_tag(run.started_at)
+
+    @admin.display(description=_("outcome"))
+    def outcome(self, run: RecoveryRun) -> SafeString:
+        """Whether it ended well."""
+        if run.error:
+            return display.badge("failed", _("failed"))
+        if run.finished_at is None:
+            return display.badge("running", _("running"))
+        return display.badge("done", _("done"))
+
+    @admin.display(description=_("took"))
+    def took(self, run: RecoveryRun) -> str:
+        """Length of the run, so far if it has not ended."""
+        return display.span((run.finished_at or now()) - run.started_at)
+
+    @admin.display(description=_("found"))
+    def found_counts(self, run: RecoveryRun) -> str:
+        """Counts per category, zeros left out."""
+        found = run.found if isinstance(run.found, dict) else {}
+        parts = [f"{display.plain(name)} {count}" for name, count in found.items() if count]
+        return " · ".join(parts) or str(_("nothing"))
+
+    @admin.display(description=_("error"))
+    def failure(self, run: RecoveryRun) -> SafeString:
+        """Beginning of the error."""
+        return format_html("<bdi>{}</bdi>", display.excerpt(run.error))

@@ -1,0 +1,80 @@
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from queueadmin.admin import display, stacks
+from tests.queueadmin.rows import TRACEBACK
+
+
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [
+        (timedelta(milliseconds=0.3), "0 ms"),
+        (timedelta(milliseconds=41), "41 ms"),
+        (timedelta(seconds=3), "3.0 s"),
+        (timedelta(seconds=59), "59 s"),
+        (timedelta(minutes=4, seconds=10), "4 min 10 s"),
+        (timedelta(minutes=10, seconds=10), "10 min"),
+        (timedelta(hours=3), "3 h"),
+        (timedelta(days=2, hours=5), "2 d 5 h"),
+    ],
+)
+def test_a_span_is_told_in_two_units_at_most(length: timedelta, words: str) -> None:
+    assert display.span(length) == words
+
+
+def test_a_time_is_relative_with_the_exact_one_for_machines_and_on_hover() -> None:
+    moment = timezone.now() + timedelta(hours=3, seconds=30)
+
+    html = display.time_tag(moment)
+
+    assert f'datetime="{moment.isoformat()}"' in html
+    assert f'title="{moment:%Y-%m-%d %H:%M:%S} UTC"' in html
+    assert ">in 3 h<" in html
+
+
+@pytest.mark.parametrize(
+    ("hostile", "harmless"),
+    [
+        ("a\x00b", r"a\u0000b"),
+        ("\u202egnp", r"\u202egnp"),
+        ("\ud800", r"\ud800"),
+        ("a\r\nb", "a\nb"),
+    ],
+)
+def test_unprintable_characters_become_their_codes(hostile: str, harmless: str) -> None:
+    assert display.plain(hostile) == harmless
+
+
+def test_a_badge_is_word_shape_and_colour_even_for_an_unknown_state() -> None:
+    html = display.badge("<new>")
+
+    assert "<svg" in html
+    assert "&lt;new&gt;" in html
+
+
+def test_a_stack_tells_own_frames_from_library_frames() -> None:
+    stack = stacks.read(TRACEBACK)
+
+    assert [(block.kind, block.frames) for block in stack.blocks] == [
+        ("text", 1),
+        ("library", 1),
+        ("own", 2),
+        ("text", 1),
+    ]
+    assert stack.summary == "channels/whatsapp.py:77 · send"
+
+
+@pytest.mark.parametrize("text", ["", "no traceback at all", "\n\n", '  File "x", line 1'])
+def test_any_text_can_stand_where_a_stack_should(text: str) -> None:
+    shown = "\n".join(block.text for block in stacks.read(text).blocks)
+
+    assert shown.strip() == text.strip()
+
+
+def test_a_huge_stack_is_cut() -> None:
+    stack = stacks.read("x" * 1_000_000)
+
+    assert stack.is_cut
+    assert sum(len(block.text) for block in stack.blocks) == stacks.LIMIT

@@ -1,0 +1,80 @@
+from datetime import timedelta
+
+import pytest
+from django.contrib import admin
+from django.test import Client, override_settings
+from django.urls import include, path, reverse
+from django.utils import timezone
+
+from queueadmin import audit
+from queueadmin.admin import register
+from queueadmin.models import RecoveryRun
+from tests.queueadmin.rows import make_dead_letter, make_job
+
+other_site = admin.AdminSite(name="backstage")
+register(other_site)
+urlpatterns = [
+    path("backstage/", other_site.urls),
+    path("admin/", admin.site.urls),
+    path("", include("config.urls")),
+]
+
+
+def test_the_audit_trail_is_listed_filtered_and_linked(viewer: Client) -> None:
+    letter = make_dead_letter()
+    audit.record("requeue", "dead letter", [letter.pk], by=None, reason="outage over")
+    audit.record("close", "dead letter", [letter.pk], by=None, reason="<script>")
+
+    html = viewer.get("/admin/queueadmin/auditentry/").content.decode()
+    found = viewer.get("/admin/queueadmin/auditentry/?verb=requeue&q=outage").context["cl"]
+
+    assert reverse("admin:queueadmin_deadletter_change", args=[letter.pk]) in html
+    assert "&lt;script&gt;" in html
+    assert [entry.verb for entry in found.result_list] == ["requeue"]
+
+
+def test_nobody_edits_the_audit_trail(anna: Client, viewer: Client) -> None:
+    audit.record("requeue", "dead letter", [1], by=None)
+    address = "/admin/queueadmin/auditentry/1/"
+
+    assert anna.get("/admin/queueadmin/auditentry/").status_code == 403
+    assert viewer.post(f"{address}change/", {"reason": "x"}).status_code == 403
+    assert viewer.post(f"{address}delete/", {"post": "yes"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"error": "OperationalError: gone"}, "failed"),
+        ({"found": {"re-dispatched": 3, "lost": 0}}, "re-dispatched 3"),
+        ({"finished_at": None}, "running"),
+        ({"found": ["not", "a", "dict"]}, "nothing"),
+    ],
+)
+def test_recovery_runs_say_what_they_found(
+    viewer: Client, fields: dict[str, object], word: str
+) -> None:
+    now = timezone.now()
+    values = {"started_at": now - timedelta(seconds=2), "finished_at": now, **fields}
+    RecoveryRun.objects.create(**values)
+
+    assert word in viewer.get("/admin/queueadmin/recoveryrun/").content.decode()
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_the_console_works_on_an_admin_site_of_ones_own(anna: Client) -> None:
+    letter, job = make_dead_letter(), make_job()
+    root = "/backstage/queueadmin/"
+
+    pages = [
+        f"{root}deadletter/",
+        f"{root}deadletter/{letter.pk}/change/",
+        f"{root}deadletter/act/requeue/?ids={letter.pk}",
+        f"{root}job/",
+        f"{root}job/{job.pk}/change/",
+    ]
+
+    for address in pages:
+        html = anna.get(address).content.decode()
+        assert "/backstage/queueadmin/" in html
+        assert 'href="/admin/queueadmin/' not in html
