@@ -20,7 +20,7 @@ if WORKER and (url := os.environ.get("REDIS_URL", "")).startswith("redis"):
     os.environ["REDIS_URL"] = f"{base}/{int(number) + int(WORKER.removeprefix('gw'))}"
 
 from config.settings import *  # noqa: E402, F403  # after the environment it reads
-from config.settings import DATABASES  # noqa: E402
+from config.settings import DATABASES, STATIC_ROOT  # noqa: E402
 
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # A file: worker threads of a test must see the same database, as they do in production.
@@ -32,3 +32,5 @@ else:
     # Leaving transactions to idle connections would block the flush between tests.
     DATABASES["default"]["CONN_MAX_AGE"] = 0
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast, tests only
+# WhiteNoise warns about a missing directory, and warnings are errors here.
+STATIC_ROOT.mkdir(exist_ok=True)

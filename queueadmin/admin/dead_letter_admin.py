@@ -14,10 +14,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from .. import display
 from ..models import DeadLetter
 from ..models.dead_letter import Urgency
 from ..states import DeadLetterStatus
-from . import display, sentences
+from . import sentences
 from .acting import ActingAdmin
 from .job_admin import evidence
 from .lists import SeenFilter, TabFilter

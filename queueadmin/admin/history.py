@@ -9,11 +9,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..conf import settings
+from ..display import badge, span
 from ..models import Attempt, AuditEntry, DeadLetter, Job
 from ..models.dead_letter import Urgency
 from ..states import DeadLetterStatus, JobState, Outcome
 from . import stacks
-from .display import badge, span
 
 #: A job that retries without end has any number of attempts; the newest matter.
 SHOWN = 100

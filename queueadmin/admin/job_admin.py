@@ -15,10 +15,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from .. import display
 from ..clock import now
 from ..models import DeadLetter, Job
 from ..states import JobState
-from . import display, history, payload, sentences
+from . import history, payload, sentences
 from .lists import ConsoleAdmin, SeenFilter, TabFilter
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 
 from ..clock import now
+from ..display import excerpt, relative, span
 from ..models import DeadLetter, Job
 from ..states import DeadLetterStatus, DeathCause, JobState
-from .display import excerpt, relative, span
 
 
 def about_job(job: Job, upcoming: list[datetime]) -> str:

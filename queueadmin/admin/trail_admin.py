@@ -4,15 +4,16 @@ import json
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.utils import quote
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from .. import display
 from ..clock import now
 from ..models import AuditEntry, DeadLetter, Job, RecoveryRun
-from . import display
 from .lists import ConsoleAdmin
 
 _MODELS: dict[str, type[Job] | type[DeadLetter]] = {"job": Job, "dead letter": DeadLetter}
@@ -68,7 +69,7 @@ class AuditEntryAdmin(ConsoleAdmin):
         site = self.admin_site.name
         return format_html(
             '<a href="{}">{}</a>',
-            reverse(address, args=[admin.utils.quote(entry.target_id)], current_app=site),
+            reverse(address, args=[quote(entry.target_id)], current_app=site),
             text,
         )
 

@@ -7,7 +7,7 @@ from django import template
 from django.contrib.admin.utils import quote
 from django.utils.safestring import SafeString
 
-from ..admin import display
+from .. import display
 from ..models.dead_letter import Urgency
 from ..states import DeadLetterStatus, JobState, Outcome
 

@@ -2,8 +2,7 @@ import pytest
 
 from queueadmin import audit
 from queueadmin.models import AuditEntry
-
-from .rows import make_user
+from tests.queueadmin.rows import make_user
 
 pytestmark = pytest.mark.django_db
 

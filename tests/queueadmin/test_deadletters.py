@@ -11,8 +11,7 @@ from queueadmin.exceptions import NotPermitted
 from queueadmin.models import AuditEntry, DeadLetter, Job
 from queueadmin.models.dead_letter import Urgency
 from queueadmin.states import DeadLetterStatus, JobState
-
-from .rows import TRIAGE, make_dead_letter, make_user
+from tests.queueadmin.rows import TRIAGE, make_dead_letter, make_user
 
 pytestmark = pytest.mark.django_db
 

@@ -10,9 +10,9 @@ from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
-from ..clock import now
-from ..models.dead_letter import Urgency
-from ..states import DeadLetterStatus, JobState, Outcome
+from .clock import now
+from .models.dead_letter import Urgency
+from .states import DeadLetterStatus, JobState, Outcome
 
 CHECK = "M1.5 6.5 4.5 9.5 10.5 2.5"
 CROSS = "M2.5 2.5 9.5 9.5M9.5 2.5 2.5 9.5"
