@@ -24,7 +24,7 @@ if not SECRET_KEY:
     if _secret_file.exists():
         SECRET_KEY = _secret_file.read_text().strip()
     elif DEBUG:
-        SECRET_KEY = "only-for-development-and-tests-" + "0" * 32  # noqa: S105
+        SECRET_KEY = "only-for-development-and-tests-" + "0" * 32
     else:
         raise ImproperlyConfigured(
             "SECRET_KEY is not set. Set it in the environment, or start the site with "

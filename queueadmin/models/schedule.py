@@ -23,9 +23,7 @@ class ScheduleOccasion(models.Model):
         default_permissions = ("view",)
         ordering = ("-due_at",)
         constraints = [
-            models.UniqueConstraint(
-                fields=["schedule", "due_at"], name="queueadmin_occasion_once"
-            )
+            models.UniqueConstraint(fields=["schedule", "due_at"], name="queueadmin_occasion_once")
         ]
 
     def __str__(self) -> str:

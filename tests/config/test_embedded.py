@@ -33,7 +33,7 @@ def test_without_any_server_the_error_says_what_to_install(monkeypatch, tmp_path
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(embedded.ServerMissing, match="riscv64.*apt install redis-server"):
+    with pytest.raises(embedded.ServerMissing, match=r"riscv64.*apt install redis-server"):
         embedded.find_executable()
 
 

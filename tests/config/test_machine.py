@@ -116,5 +116,5 @@ def test_a_missing_server_binary_does_not_matter_with_a_server_of_ones_own(tmp_p
 def test_windows_is_refused_with_the_way_that_works(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.platform", "win32")
 
-    with pytest.raises(SystemExit, match="needs Linux or macOS. On Windows use WSL"):
+    with pytest.raises(SystemExit, match=r"needs Linux or macOS\. On Windows use WSL"):
         machine.prepare({"DATA_DIR": str(tmp_path)})

@@ -173,7 +173,7 @@ def test_pruning_deletes_what_django_apscheduler_noted_about_old_occasions():
 def test_the_command_refuses_a_schedule_of_an_actor_nobody_declared(schedules):
     schedules["hourly"] = Schedule(actor="tik", every=timedelta(hours=1))
 
-    with pytest.raises(CommandError, match="which nobody declared. Did you mean 'tick'"):
+    with pytest.raises(CommandError, match=r"which nobody declared\. Did you mean 'tick'"):
         call_command("runscheduler")
 
 

@@ -137,9 +137,7 @@ class TestCommit:
     def test_a_stale_run_enqueues_nothing(self):
         add()
         ledger.rescue([("a", 1)])
-        child = ledger.NewJob(
-            id="child", queue="q", actor="work", message=b"{}", enqueued_at=now()
-        )
+        child = ledger.NewJob(id="child", queue="q", actor="work", message=b"{}", enqueued_at=now())
 
         committed = ledger.commit([ending(dispatch=1, follow_ups=[child])])
 

@@ -1,0 +1,83 @@
+# Two commands matter: `make run` and `make test`. They need Python 3.11+ with venv, and make.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV ?= uv
+PORT ?= 8000
+export PORT
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Python stays silent about what it compiled, and shows output as it comes.
+export PYTHONUNBUFFERED := 1
+
+# A version manager may leave names on the PATH that do not run: each is tried.
+SUITABLE := -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
+	if $$name $(SUITABLE) 2>/dev/null; then command -v $$name; break; fi; done)
+
+.PHONY: help run test e2e check lock clean FORCE
+
+help:
+	@echo "make run    start the site with everything it needs; PORT=8000 unless given"
+	@echo "make test   run the tests, without a browser"
+	@echo "make e2e    run the tests in a browser"
+	@echo "make check  lint, types, import contracts, migrations, deployment checks"
+	@echo "make lock   renew requirements/ from pyproject.toml (needs uv)"
+	@echo "make clean  remove the environment and caches; var/ with your data stays"
+
+run: $(VENV)/run.stamp
+	@exec $(BIN)/python manage.py up
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -n auto --ignore tests/e2e
+	$(BIN)/python -m tests.services -n auto tests/queueadmin tests/integration
+
+e2e: $(VENV)/dev.stamp
+	@command -v chromium >/dev/null 2>&1 \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 \
+			&& apt-get update -q && apt-get install -qy --no-install-recommends chromium; } \
+		|| { echo "The browser tests need Chromium. Install it, for instance: sudo apt-get install chromium" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/e2e
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	@mkdir -p build/check
+	DATA_DIR=build/check DEBUG=1 HTTPS=0 $(BIN)/python manage.py makemigrations --check --dry-run
+	@DATA_DIR=build/check DEBUG=0 HTTPS=1 \
+		SECRET_KEY="$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(60))')" \
+		$(BIN)/python manage.py check --deploy --fail-level WARNING
+	$(BIN)/python -m pytest -q tests/architecture
+
+# `--universal`: one file for every system and Python; the options leave out every address.
+LOCK := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --extra site
+lock:
+	$(LOCK) --output-file requirements/run.txt
+	$(LOCK) --group dev --output-file requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is newer than the requirements only when their installation has succeeded; an
+# environment whose Python is gone (moved, upgraded) is made anew.
+ifneq ($(shell $(BIN)/python -c 'print(1)' 2>/dev/null),1)
+$(VENV)/run.stamp $(VENV)/dev.stamp: FORCE
+endif
+FORCE:
+
+$(VENV)/%.stamp: requirements/%.txt
+	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) $(SUITABLE) 2>/dev/null; then \
+		echo "This needs Python 3.11 or newer with its venv module; $(or $(PYTHON),no python on the PATH) is none." >&2; \
+		echo "Install one (on Debian: apt install python3 python3-venv) or name it: make $(firstword $(MAKECMDGOALS)) PYTHON=/path/to/python3" >&2; \
+		exit 1; fi
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing $< into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement $< \
+		|| { echo "The packages could not be installed; the lines above say why. Without a network only the first time fails." >&2; exit 1; }
+	@touch $@
