@@ -16,7 +16,7 @@ class Command(BaseCommand):
     """Run WhatsApp, SendGrid, SMS and SMTP servers that deliver to an inbox page."""
 
     help = "Run sandbox providers (WhatsApp, SendGrid, SMS, SMTP) with an inbox page."
-    requires_system_checks: list[str] = []  # noqa: RUF012  # Django's own declaration
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the addresses."""
