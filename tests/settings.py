@@ -31,3 +31,4 @@ else:
     # Leaving transactions to idle connections would block the flush between tests.
     DATABASES["default"]["CONN_MAX_AGE"] = 0
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast, tests only
+(_data_dir / "static").mkdir(exist_ok=True)  # WhiteNoise warns of a missing STATIC_ROOT
