@@ -1,5 +1,6 @@
 """Runs the sandbox providers."""
 
+import logging
 import signal
 import threading
 from argparse import ArgumentParser
@@ -26,6 +27,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve until SIGTERM or Ctrl-C."""
+        logging.getLogger("mail.log").setLevel(logging.WARNING)  # it logs every connection
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
