@@ -40,14 +40,15 @@ def announce(
     Returns:
         The deliveries that are new.
     """
-    if not isinstance(recipient, Recipient):
+    person: object = recipient
+    if not isinstance(person, Recipient):
         raise TypeError(f"{recipient!r} has no notification address")
     planned = [
         Delivery(
             event=event,
             subject=subject_key(subject),
             recipient=subject_key(recipient),
-            recipient_name=recipient.notification_name()[:200],
+            recipient_name=person.notification_name()[:200],
             channel=channel,
             context=dict(context),
         )

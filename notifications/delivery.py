@@ -25,7 +25,7 @@ from .models import Channel, Delivery, DeliveryState, Event
 from .phones import is_phone
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import AbstractBaseUser
+    from django.contrib.auth.models import User
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +67,7 @@ def send(delivery_id: int) -> None:
     logger.info("Sent delivery=%s provider=%s", delivery.pk, receipt.provider)
 
 
-def allow_resend(
-    delivery_ids: Iterable[int], *, by: "AbstractBaseUser", reason: str = ""
-) -> set[int]:
+def allow_resend(delivery_ids: Iterable[int], *, by: "User", reason: str = "") -> set[int]:
     """Let deliveries of unknown outcome be sent again, by a requeue of their jobs.
 
     Returns:

@@ -37,7 +37,8 @@ def find(reference: str) -> Recipient:
     Raises:
         RecipientRejected: there is no such row, or it is nobody who can be told something.
     """
-    found = resolve(reference)
+    # By shape: a model has no common base with its role here.
+    found: object = resolve(reference)
     if not isinstance(found, Recipient):
         raise RecipientRejected(f"There is no recipient {reference!r} any more.", code="missing")
     return found

@@ -43,7 +43,7 @@ class Mailbox:
     def add(
         self,
         *,
-        id: str,
+        message_id: str,
         channel: str,
         provider: str,
         recipient: str,
@@ -53,7 +53,7 @@ class Mailbox:
     ) -> Message:
         """Keep a message and return it."""
         message = Message(
-            id=id,
+            id=message_id,
             channel=channel,
             provider=provider,
             recipient=recipient,

@@ -71,7 +71,7 @@ def whatsapp(request: dict[str, Any], authorised: bool, box: Mailbox, faults: Fa
             return _meta_error(503, 131016, "(#131016) Service unavailable", "Overloaded.")
     message_id = f"wamid.{uuid.uuid4().hex}"
     box.add(
-        id=message_id,
+        message_id=message_id,
         channel="whatsapp",
         provider="whatsapp",
         recipient=to,
@@ -111,7 +111,7 @@ def sendgrid(request: dict[str, Any], authorised: bool, box: Mailbox, faults: Fa
     message_id = uuid.uuid4().hex
     arguments = personalization.get("custom_args")
     box.add(
-        id=message_id,
+        message_id=message_id,
         channel="email",
         provider="sendgrid",
         recipient=to,
@@ -142,7 +142,7 @@ def sms(request: dict[str, Any], authorised: bool, box: Mailbox, faults: Faults)
     message_id = f"sms-{uuid.uuid4().hex}"
     reference = str(request.get("reference", ""))
     box.add(
-        id=message_id,
+        message_id=message_id,
         channel="sms",
         provider="sms",
         recipient=to,

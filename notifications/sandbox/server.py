@@ -172,8 +172,8 @@ class _Requests(BaseHTTPRequestHandler):
         else:
             self._json(404, {"error": "There is no such address."})
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass  # the journal is the log
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Stay silent: the journal is the log."""
 
     def _read(self) -> dict[str, Any]:
         length = int(self.headers.get("Content-Length", "0"))

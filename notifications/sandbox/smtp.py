@@ -44,7 +44,7 @@ class Handler:
         text = parsed.get_body(preferencelist=("plain", "html"))
         for recipient in envelope.rcpt_tos:
             self._box.add(
-                id=str(parsed["Message-ID"] or ""),
+                message_id=str(parsed["Message-ID"] or ""),
                 channel="email",
                 provider="smtp",
                 recipient=str(recipient),

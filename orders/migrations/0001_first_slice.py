@@ -2,9 +2,10 @@
 
 import django.core.validators
 import django.db.models.deletion
-import notifications.phones
 from django.conf import settings
 from django.db import migrations, models
+
+import notifications.phones
 
 
 class Migration(migrations.Migration):

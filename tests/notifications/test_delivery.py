@@ -4,9 +4,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from pytest_django import Settings
 from django.contrib.auth.models import User
 from django.db import transaction
+from pytest_django import Settings
 
 from notifications import delivery as deliveries
 from notifications.channels import base, whatsapp

@@ -1,7 +1,5 @@
 """E-mail goes by SendGrid, and by SMTP where SendGrid is out of order."""
 
-from typing import Any
-
 import pytest
 from pytest_django import Settings
 

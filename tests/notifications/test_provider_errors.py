@@ -7,8 +7,8 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from pytest_django import Settings
 import time_machine
+from pytest_django import Settings
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 

@@ -103,7 +103,7 @@ def test_a_message_without_text_is_refused(sandbox: Sandbox) -> None:
 def test_the_journal_survives_a_restart_and_a_line_cut_short(tmp_path: Path) -> None:
     journal = tmp_path / "sandbox.jsonl"
     with Sandbox(journal=journal) as first:
-        first.mailbox.add(id="1", channel="sms", provider="sms", recipient=TO, text="kept")
+        first.mailbox.add(message_id="1", channel="sms", provider="sms", recipient=TO, text="kept")
     with journal.open("a") as lines:
         lines.write('{"id": "2", "chan')
 

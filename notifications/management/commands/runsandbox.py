@@ -1,5 +1,6 @@
 """Runs the sandbox providers."""
 
+import logging
 import signal
 import threading
 from argparse import ArgumentParser
@@ -16,7 +17,7 @@ class Command(BaseCommand):
     """Run WhatsApp, SendGrid, SMS and SMTP servers that deliver to an inbox page."""
 
     help = "Run sandbox providers (WhatsApp, SendGrid, SMS, SMTP) with an inbox page."
-    requires_system_checks: list[str] = []  # noqa: RUF012  # Django's own declaration
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Declare the addresses."""
@@ -26,6 +27,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Serve until SIGTERM or Ctrl-C."""
+        logging.getLogger("mail.log").setLevel(logging.WARNING)  # it logs every connection
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
