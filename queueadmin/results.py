@@ -1,7 +1,7 @@
 """Results on the ledger: no second store to run, and no expiry before the job's own."""
 
-import logging
 import json
+import logging
 import time
 from typing import Any
 

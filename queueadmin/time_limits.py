@@ -1,7 +1,7 @@
 """Interrupts actors that run for longer than they may."""
 
-import logging
 import ctypes
+import logging
 import threading
 import time
 from typing import Any

@@ -9,8 +9,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from .fields import JobIdField
 from ..states import FINISHED, TIMED, JobState, Priority
+from .fields import JobIdField
 
 
 class JobQuerySet(models.QuerySet["Job"]):

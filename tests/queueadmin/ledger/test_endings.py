@@ -235,8 +235,8 @@ class StateMachine(TestCase):
     @given(
         st.lists(
             st.sampled_from(
-                ["complete", "die", "retry", "retry_now", "return", "park", "promote"]
-                + ["rescue", "active", "requeue", "stale"]
+                "complete die retry retry_now return park promote "
+                "rescue active requeue stale".split()
             ),
             max_size=12,
         ),
