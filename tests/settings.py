@@ -9,7 +9,7 @@ RUN_DIR = Path(os.environ.get("QUEUEADMIN_TEST_DIR") or tempfile.mkdtemp(prefix=
 os.environ["QUEUEADMIN_TEST_DIR"] = str(RUN_DIR)
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 _data_dir = RUN_DIR / (WORKER or "main")
-_data_dir.mkdir(parents=True, exist_ok=True)
+(_data_dir / "static").mkdir(parents=True, exist_ok=True)
 
 os.environ["DATA_DIR"] = str(_data_dir)
 os.environ.update(DEBUG="1", HTTPS="0", LOG_LEVEL="WARNING")
