@@ -9,7 +9,7 @@ RUN_DIR = Path(os.environ.get("QUEUEADMIN_TEST_DIR") or tempfile.mkdtemp(prefix=
 os.environ["QUEUEADMIN_TEST_DIR"] = str(RUN_DIR)
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 _data_dir = RUN_DIR / (WORKER or "main")
-_data_dir.mkdir(parents=True, exist_ok=True)
+(_data_dir / "static").mkdir(parents=True, exist_ok=True)
 
 os.environ["DATA_DIR"] = str(_data_dir)
 os.environ.update(DEBUG="1", HTTPS="0", LOG_LEVEL="WARNING")
@@ -30,6 +30,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 else:
     # Leaving transactions to idle connections would block the flush between tests.
     DATABASES["default"]["CONN_MAX_AGE"] = 0
+    DATABASES["default"]["TEST"] = {"NAME": "test_queueadmin"}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # fast, tests only
 # WhiteNoise warns about a missing directory, and warnings are errors here.
 STATIC_ROOT.mkdir(exist_ok=True)
