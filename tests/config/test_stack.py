@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from config.stack import Program, Stack, StackError, Stopped
-
-from .processes import wait_until, with_environment
+from tests.config.processes import wait_until, with_environment
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 SLEEP = "import time; time.sleep(600)"

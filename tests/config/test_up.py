@@ -16,8 +16,7 @@ import psycopg
 import pytest
 
 from config.machine import HOST, SMTP_OFFSET
-
-from .processes import wait_until, with_environment
+from tests.config.processes import wait_until, with_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 #: A slow machine needs most of a minute to start everything.

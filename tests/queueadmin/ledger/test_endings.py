@@ -235,8 +235,10 @@ class StateMachine(TestCase):
     @given(
         st.lists(
             st.sampled_from(
-                "complete die retry retry_now return park promote "
-                "rescue active requeue stale".split()
+                [
+                    *("complete", "die", "retry", "retry_now", "return", "park"),
+                    *("promote", "rescue", "active", "requeue", "stale"),
+                ]
             ),
             max_size=12,
         ),
