@@ -1,0 +1,115 @@
+"""What people do with the whole site, in a real browser."""
+
+import json
+import re
+import time
+from urllib.request import urlopen
+
+import pytest
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def inbox(site):
+    with urlopen(site[1] + "/inbox.json") as answer:
+        return json.load(answer)
+
+
+def until(page: Page, condition, seconds: float = 20) -> None:
+    """Load the page again until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, page.inner_text("body")
+        page.wait_for_timeout(300)
+        page.reload()
+
+
+def place_order(page: Page, site) -> str:
+    """Place an order and return its number."""
+    page.goto(site[0] + "/orders/new/")
+    page.locator(".catalogue input").first.fill("2")
+    page.get_by_role("button", name="Place order").click()
+    page.wait_for_url(re.compile(r"/orders/\d+/$"))
+    return page.url.rstrip("/").rsplit("/", 1)[-1]
+
+
+def test_an_order_becomes_three_messages_and_its_jobs_are_in_the_admin(site, person):
+    shop = person("shop")
+    number = place_order(shop, site)
+
+    until(shop, lambda: shop.locator("ul.history .state.sent").count() == 3)
+    channels = {
+        message["channel"] for message in inbox(site)["messages"] if number in json.dumps(message)
+    }
+    assert channels == {"whatsapp", "email", "sms"}
+    shop.goto(site[1] + "/")
+    assert f"Order {number}" in shop.content() or number in shop.content()
+
+    admin = person("admin")
+    admin.goto(f"{site[0]}/admin/queueadmin/job/?q=orders.order:{number}")
+    for actor in ("order_confirmation", "send_whatsapp", "send_email", "send_sms"):
+        expect(admin.get_by_role("link", name=re.compile(actor)).first).to_be_visible()
+    admin.get_by_role("link", name=re.compile("send_whatsapp")).first.click()
+    expect(admin.locator("h1").first).to_be_visible()
+    assert "completed" in admin.inner_text("#content")
+
+
+@pytest.mark.parametrize("with_script", [True, False])
+def test_a_refused_number_is_mended_requeued_and_recovered(site, person, with_script):
+    shop = person("kiosk")
+    number = place_order(shop, site)
+    anna = person("anna", java_script_enabled=with_script)
+
+    letters = f"{site[0]}/admin/queueadmin/deadletter/?q=orders.order:{number}"
+    anna.goto(letters)
+    whatsapp = anna.get_by_role("link", name=re.compile("send_whatsapp")).first
+    until(anna, lambda: whatsapp.count() > 0)
+    whatsapp.click()
+    letter = anna.url
+    text = anna.inner_text("#content")
+    assert "131026" in text
+    assert "1/5" in text.replace(" ", "") or "1of5" in text.replace(" ", "")
+
+    anna.fill("textarea[name=text]", "The shop has a new number.\nI ask them.")
+    anna.get_by_role("button", name=re.compile("note", re.IGNORECASE)).click()
+    expect(anna.get_by_text("The shop has a new number.")).to_be_visible()
+
+    _set_phone(anna, site, "+447700900789")
+    anna.goto(letter)
+    anna.get_by_role("link", name="Requeue").or_(
+        anna.get_by_role("button", name="Requeue")
+    ).first.click()
+    anna.get_by_role("button", name=re.compile(r"Requeue.*\(1\)")).click()
+    anna.goto(letter)
+    until(anna, lambda: "recovered" in anna.inner_text("#content"))
+    assert "anna" in anna.inner_text("#content")
+    assert any(
+        message["channel"] == "whatsapp" and "900789" in json.dumps(message)
+        for message in inbox(site)["messages"]
+    )
+    _set_phone(anna, site, "+447700900000")
+
+
+def _set_phone(page: Page, site, phone: str) -> None:
+    page.goto(f"{site[0]}/admin/orders/retailer/?q=Kiosk")
+    page.get_by_role("link", name=re.compile("Kiosk")).first.click()
+    page.fill("input[name=phone]", phone)
+    page.click("input[name=_save]")
+    page.wait_for_url("**/admin/orders/retailer/**")
+
+
+def test_a_viewer_sees_everything_and_may_do_nothing(site, person):
+    viewer = person("viewer")
+    viewer.goto(f"{site[0]}/admin/queueadmin/deadletter/?status=all")
+    viewer.locator("#result_list tbody a").first.click()
+
+    assert viewer.get_by_role("link", name="Requeue").count() == 0
+    # Sent all the same: with a good token, but without the permission.
+    token = {cookie["name"]: cookie["value"] for cookie in viewer.context.cookies()}
+    answer = viewer.request.post(
+        f"{site[0]}/admin/queueadmin/deadletter/act/requeue/",
+        form={"ids": "1", "confirmed": "yes", "csrfmiddlewaretoken": token.get("csrftoken", "")},
+        headers={"Referer": viewer.url},
+    )
+    assert answer.status == 403
