@@ -17,12 +17,13 @@ SUITABLE := -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11)
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
 	if $$name $(SUITABLE) 2>/dev/null; then command -v $$name; break; fi; done)
 
-.PHONY: help run test e2e check lock clean FORCE
+.PHONY: help run test e2e screenshots check lock clean FORCE
 
 help:
 	@echo "make run    start the site with everything it needs; PORT=8000 unless given"
 	@echo "make test   run the tests, without a browser"
 	@echo "make e2e    run the tests in a browser"
+	@echo "make screenshots  renew the pictures in docs/images"
 	@echo "make check  lint, types, import contracts, migrations, deployment checks"
 	@echo "make lock   renew requirements/ from pyproject.toml (needs uv)"
 	@echo "make clean  remove the environment and caches; var/ with your data stays"
@@ -40,6 +41,9 @@ e2e: $(VENV)/dev.stamp
 			&& apt-get update -q && apt-get install -qy --no-install-recommends chromium; } \
 		|| { echo "The browser tests need Chromium. Install it, for instance: sudo apt-get install chromium" >&2; exit 1; }
 	$(BIN)/python -m pytest tests/e2e
+
+screenshots: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.e2e.screenshots
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

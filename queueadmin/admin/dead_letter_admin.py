@@ -140,9 +140,14 @@ class DeadLetterAdmin(ActingAdmin):
         )
         return queryset.filter(wanted), False
 
-    @admin.display(description=_("priority"), ordering="urgency")
+    @admin.display(description=_("!"), ordering="urgency")
     def priority(self, dead_letter: DeadLetter) -> SafeString:
-        """Priority as word, shape and colour."""
+        """Priority as word, shape and colour; the usual one as a dash, to keep the column narrow."""
+        if dead_letter.urgency == Urgency.NORMAL:
+            return format_html(
+                '<span title="{0}">–<span class="visually-hidden">{0}</span></span>',
+                Urgency.NORMAL.label,
+            )
         known = dead_letter.urgency in Urgency.values
         return display.badge(Urgency(dead_letter.urgency) if known else dead_letter.urgency)
 
