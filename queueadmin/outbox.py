@@ -61,7 +61,5 @@ def push_jobs(job_ids: Iterable[str]) -> None:
     For use cases that made jobs runnable. A push that fails is not an error: the
     dispatcher finds what the broker does not have.
     """
-    fields = ("id", "queue", "priority", "dispatch", "attempts", "message")
-    rows = Job.objects.filter(id__in=list(job_ids)).values_list(*fields)
     broker: LedgerBroker = get_broker()  # type: ignore[assignment]
-    add(broker, ledger.parcels_for(rows))
+    add(broker, ledger.parcels_of(Job.objects.filter(id__in=list(job_ids))))

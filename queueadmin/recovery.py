@@ -68,19 +68,14 @@ def _redispatch(*, dry_run: bool) -> int:
     A job recorded between the look and the UPDATE is left alone by it, because outcomes
     are committed before messages leave the broker.
     """
-    fields = ("id", "queue", "priority", "dispatch", "attempts", "message")
     transport = _broker().transport
     total, last = 0, ""
     before = now() - dispatcher.UNCONFIRMED_AFTER
     while True:
-        rows = (
-            Job.objects.filter(
-                state__in=(JobState.WAITING, JobState.ACTIVE), due_at__lt=before, pk__gt=last
-            )
-            .order_by("pk")
-            .values_list(*fields)[:_BATCH]
-        )
-        parcels = ledger.parcels_for(rows)
+        jobs = Job.objects.filter(
+            state__in=(JobState.WAITING, JobState.ACTIVE), due_at__lt=before, pk__gt=last
+        ).order_by("pk")
+        parcels = ledger.parcels_of(jobs[:_BATCH])
         if not parcels:
             return total
         last = parcels[-1].job

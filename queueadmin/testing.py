@@ -49,9 +49,8 @@ def run_jobs(*, limit: int = 10_000) -> int:
     runs = 0
     while True:
         ledger.promote_due(clock.now(), limit)
-        fields = ("id", "queue", "priority", "dispatch", "attempts", "message")
         waiting = Job.objects.filter(state=JobState.WAITING).order_by("priority", "due_at", "pk")
-        parcels = ledger.parcels_for(waiting.values_list(*fields)[:limit])
+        parcels = ledger.parcels_of(waiting[:limit])
         if not parcels:
             return runs
         for parcel in parcels:

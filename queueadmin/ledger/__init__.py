@@ -4,7 +4,7 @@ Every change is one conditional UPDATE on state and dispatch number, so of two r
 row count says who won. Nothing here talks to the broker: callers push after commit.
 """
 
-from .dispatching import Parcel, confirm, next_due, parcels_for, promote_due, rescue, unconfirmed
+from .dispatching import Parcel, confirm, next_due, parcels_of, promote_due, rescue, unconfirmed
 from .endings import Committed, Ending, commit, mark_active
 from .enqueuing import NewJob, insert
 from .requeuing import cancel_queue, requeue
@@ -20,7 +20,7 @@ __all__ = [
     "insert",
     "mark_active",
     "next_due",
-    "parcels_for",
+    "parcels_of",
     "promote_due",
     "requeue",
     "rescue",

@@ -3,17 +3,23 @@
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connection, transaction
 
+from .. import clock
 from ..models import Job
 from ..states import RUNNABLE, TIMED, JobState
 from . import sql
 
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
 _TIMED = ", ".join(f"'{state.value}'" for state in TIMED)
 _RUNNABLE = ", ".join(f"'{state.value}'" for state in RUNNABLE)
-_FIELDS = "id, queue, priority, dispatch, attempts, message"
+# What a parcel is made of.
+_COLUMNS = ("id", "queue", "priority", "dispatch", "attempts", "requeues", "message")
+_FIELDS = ", ".join(_COLUMNS)
 
 
 class Parcel(NamedTuple):
@@ -31,17 +37,25 @@ class Parcel(NamedTuple):
         return f"{self.job}:{self.dispatch}"
 
 
-def parcels_for(rows: Iterable[Sequence[object]]) -> list[Parcel]:
-    """Return the parcels of rows of (id, queue, priority, dispatch, attempts, message)."""
+def parcels_of(jobs: "QuerySet[Job]") -> list[Parcel]:
+    """Return the parcels of the jobs' current dispatches, in the query's order."""
+    return _parcels(jobs.values_list(*_COLUMNS))
+
+
+def _parcels(rows: Iterable[Sequence[Any]]) -> list[Parcel]:
     return [
-        Parcel(str(job), int(dispatch), str(queue), int(priority), wire(bytes(message), attempts))  # type: ignore[call-overload,arg-type]
-        for job, queue, priority, dispatch, attempts, message in rows
+        Parcel(job, dispatch, queue, priority, _wire(bytes(message), attempts, requeues))
+        for job, queue, priority, dispatch, attempts, requeues, message in rows
     ]
 
 
-def wire(message: bytes, attempts: int) -> bytes:
-    """Return the message as it is pushed: Dramatiq's own `retries` option says how often it ran."""
-    if not attempts:
+def _wire(message: bytes, attempts: int, requeues: int) -> bytes:
+    """Return the message as it is pushed.
+
+    Dramatiq's own `retries` option says how often it ran. A requeued job is as old as its
+    new round, or `max_age` would bury it again at once.
+    """
+    if not attempts and not requeues:
         return message
     try:
         decoded = json.loads(message)
@@ -49,6 +63,8 @@ def wire(message: bytes, attempts: int) -> bytes:
     except (ValueError, TypeError, KeyError):
         # Bytes of another encoder go as they came; the ledger counts the attempts anyhow.
         return message
+    if requeues:
+        decoded["message_timestamp"] = clock.now_ms()
     return json.dumps(decoded, separators=(",", ":")).encode()
 
 
@@ -67,7 +83,7 @@ def promote_due(now: datetime, limit: int) -> list[Parcel]:
             f"RETURNING {_FIELDS}",
             [JobState.WAITING.value, sql.timestamp(now), limit],
         )
-        return parcels_for(cursor.fetchall())
+        return _parcels(cursor.fetchall())
 
 
 def next_due() -> datetime | None:
@@ -78,12 +94,10 @@ def next_due() -> datetime | None:
 
 def unconfirmed(before: datetime, limit: int) -> list[Parcel]:
     """Return waiting jobs due before `before` that are not known to be in the broker."""
-    rows = (
-        Job.objects.filter(state=JobState.WAITING, in_broker=False, due_at__lt=before)
-        .order_by("due_at")
-        .values_list("id", "queue", "priority", "dispatch", "attempts", "message")[:limit]
+    rows = Job.objects.filter(state=JobState.WAITING, in_broker=False, due_at__lt=before).order_by(
+        "due_at"
     )
-    return parcels_for(rows)
+    return parcels_of(rows[:limit])
 
 
 def confirm(parcels: Iterable[Parcel]) -> int:
@@ -119,7 +133,7 @@ def rescue(dispatches: Iterable[tuple[str, int]]) -> list[Parcel]:
             f"in_broker = false FROM {found} "
             "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
             f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE}) "
-            "RETURNING queueadmin_job.id, queue, priority, queueadmin_job.dispatch, attempts, message",
+            f"RETURNING {', '.join(f'queueadmin_job.{column}' for column in _COLUMNS)}",
             [sql.encode(wanted)],
         )
-        return parcels_for(cursor.fetchall())
+        return _parcels(cursor.fetchall())

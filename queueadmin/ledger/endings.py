@@ -10,7 +10,7 @@ from ..fingerprints import fingerprint
 from ..models import DeadLetter, Job
 from ..states import RUNNABLE, DeadLetterStatus, DeathCause, JobState, Outcome
 from . import sql
-from .dispatching import Parcel, parcels_for
+from .dispatching import Parcel, parcels_of
 from .enqueuing import NewJob, insert
 
 _RUNNABLE = ", ".join(f"'{state.value}'" for state in RUNNABLE)
@@ -247,8 +247,7 @@ def _again(job_ids: list[str]) -> list[Parcel]:
     """Return the parcels of jobs that go straight back to waiting."""
     if not job_ids:
         return []
-    fields = ("id", "queue", "priority", "dispatch", "attempts", "message")
-    return parcels_for(Job.objects.filter(id__in=job_ids).values_list(*fields))
+    return parcels_of(Job.objects.filter(id__in=job_ids))
 
 
 def mark_active(runs: Sequence[tuple[str, int, datetime, str]]) -> int:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dramatiq
 import pytest
 
+from queueadmin import ledger
 from queueadmin.exceptions import PermanentError, RetryAfter
 from queueadmin.models import Attempt, DeadLetter, Job
 from queueadmin.states import DeathCause, JobState
@@ -171,3 +172,23 @@ def test_the_actor_named_for_exhausted_retries_is_told(broker):
     run_jobs()
 
     assert told == [("fail", {"retries": 0, "max_retries": 0})]
+
+
+def test_a_requeued_job_that_was_too_old_gets_a_new_age(broker, time_machine):
+    ran = []
+
+    @dramatiq.actor(queue_name="q", broker=broker, max_age=60_000)
+    def late():
+        ran.append(1)
+
+    time_machine.move_to(START, tick=False)
+    message = late.send()
+    time_machine.shift(61)
+    run_jobs()
+    assert DeadLetter.objects.get().died_by == DeathCause.EXPIRED
+
+    ledger.requeue([message.message_id])
+    run_jobs()
+
+    assert ran == [1]
+    assert Job.objects.get().state == JobState.COMPLETED

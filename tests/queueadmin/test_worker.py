@@ -417,5 +417,4 @@ def test_confirming_does_not_repeat_a_job_that_was_just_recorded(broker, start_w
 def _parcels():
     from queueadmin import ledger
 
-    fields = ("id", "queue", "priority", "dispatch", "attempts", "message")
-    return ledger.parcels_for(Job.objects.values_list(*fields))
+    return ledger.parcels_of(Job.objects.all())
