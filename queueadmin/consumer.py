@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from .brokers.base import LedgerBroker
+    from .controls import Control
 
 #: Work to hold in memory per queue: enough for the threads not to wait for the network,
 #: little enough that another process with idle threads finds some.
@@ -79,6 +80,8 @@ class LedgerConsumer(Consumer):
         self._lock = threading.Lock()
         self._outstanding = 0
         self._mean_ms = 50.0
+        #: Messages of a limited queue that have run and still occupy their slots.
+        self._freed: deque[str] = deque()
         broker.transport_consumers.add(self)
 
     # --- Fetch ----------------------------------------------------------------------
@@ -101,20 +104,65 @@ class LedgerConsumer(Consumer):
                     return delivery
                 continue
             self.wake.clear()
-            recorder = self.broker.recorder
-            may_fetch = not self.is_stopping and (recorder is None or recorder.is_healthy)
-            with self._lock:
-                room = self.prefetch - self._outstanding
-            # Refill when half is used up, so that one round trip brings many messages.
-            if may_fetch and room > 0 and room * 2 >= self.prefetch:
-                fetched = self.broker.transport.fetch(self.queue_name, room)
-                if fetched:
-                    with self._lock:
-                        self._outstanding += len(fetched)
-                    self._cache.extend(fetched)
-                    continue
-            self.wake.wait(self._timeout)
+            control = self.broker.controls.of(self.queue_name)
+            if control.is_limited:
+                fetched, wait_ms = self._fetch_limited(control)
+            else:
+                fetched, wait_ms = self._fetch(control), 0
+            if fetched:
+                with self._lock:
+                    self._outstanding += len(fetched)
+                self._cache.extend(fetched)
+                continue
+            self.wake.wait(min(self._timeout, wait_ms / 1000) if wait_ms else self._timeout)
             return None
+
+    def _may_fetch(self, control: "Control") -> bool:
+        recorder = self.broker.recorder
+        is_healthy = recorder is None or recorder.is_healthy
+        return is_healthy and not self.is_stopping and not control.is_paused
+
+    def _fetch(self, control: "Control") -> list[tuple[str, bytes]]:
+        with self._lock:
+            room = self.prefetch - self._outstanding
+        # Refill when half is used up, so that one round trip brings many messages.
+        if not self._may_fetch(control) or room <= 0 or room * 2 < self.prefetch:
+            return []
+        return self.broker.transport.fetch(self.queue_name, room)
+
+    def _fetch_limited(self, control: "Control") -> tuple[list[tuple[str, bytes]], int]:
+        """Fetch into idle threads only: what is fetched occupies a slot of the whole fleet.
+
+        One message is fetched also when no thread is idle, or a queue without limits that
+        keeps all threads busy would never let this one in.
+        """
+        freed = [self._freed.popleft() for _ in range(len(self._freed))]
+        room = 0
+        if self._may_fetch(control):
+            with self._lock:
+                room = max(self._idle_threads(), 1) - self._outstanding
+        if room <= 0 and not freed:
+            return [], 0
+        try:
+            return self.broker.transport.fetch_limited(self.queue_name, room, control, freed)
+        except Exception:
+            # The slots are still to be freed, by whoever asks next.
+            self._freed.extend(freed)
+            raise
+
+    def _idle_threads(self) -> int:
+        recorder = self.broker.recorder
+        busy = len(recorder.running) if recorder is not None else 0
+        # Its own messages wait for the threads counted here, and are subtracted by the caller
+        # as outstanding, so those that run already must not count twice.
+        return self._threads - busy + self._running
+
+    @property
+    def _running(self) -> int:
+        recorder = self.broker.recorder
+        if recorder is None:
+            return 0
+        return sum(run.queue == self.queue_name for run in list(recorder.running.values()))
 
     def _open(self, parcel_id: str, data: bytes) -> Delivery | None:
         """Return the message as a delivery, or hand over to the recorder what cannot run."""
@@ -167,13 +215,15 @@ class LedgerConsumer(Consumer):
         with self._lock:
             self._outstanding -= 1
             has_room = self._outstanding * 2 <= self.prefetch
-        if has_room:
+        if has_room or self._freed:
             self.wake.set()
 
     def ack(self, message: MessageProxy) -> None:
         """Hand the run's ending to the recorder; it lets go of the message after its commit."""
         delivery: Delivery = message  # type: ignore[assignment]
         ending = delivery.ending
+        if self.broker.controls.of(self.queue_name).concurrency is not None:
+            self._freed.append(delivery.parcel_id)
         self.run_finished(ending.duration_ms if ending is not None else self._mean_ms)
         self.broker.require_recorder().put(delivery)
 

@@ -18,6 +18,7 @@ from . import clock, leases, ledger
 from .brokers.base import BrokerUnavailable
 from .conf import settings
 from .consumer import split
+from .controls import REFRESH_SECONDS
 
 if TYPE_CHECKING:
     from .brokers.base import LedgerBroker
@@ -120,11 +121,14 @@ class Dispatcher:
     def _dispatch(self) -> None:
         holder = self.broker.transport.worker_id
         due: dict[int, float] = {}
-        renew_at = synchronise_at = 0.0
+        renew_at = synchronise_at = refresh_at = 0.0
         leads = False
         while not self._stopping.wait(_TICK_SECONDS):
             now = time.monotonic()
             try:
+                if now >= refresh_at:
+                    self._refresh_controls()
+                    refresh_at = now + REFRESH_SECONDS
                 if now >= synchronise_at:
                     clock.synchronise()
                     synchronise_at = now + _SYNCHRONISE_SECONDS
@@ -151,6 +155,12 @@ class Dispatcher:
             if time.monotonic() >= due.get(index, 0.0):
                 duty(self.broker)
                 due[index] = time.monotonic() + every
+
+    def _refresh_controls(self) -> None:
+        changed = self.broker.controls.refresh()
+        for consumer in list(self.broker.transport_consumers):
+            if consumer.queue_name in changed:
+                consumer.wake.set()
 
     def _heartbeat(self) -> None:
         try:

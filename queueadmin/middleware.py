@@ -22,6 +22,7 @@ from dramatiq.middleware import (
     Pipelines,
     Retries,
     ShutdownNotifications,
+    SkipMessage,
     TimeLimit,
 )
 from dramatiq.results import Results
@@ -139,6 +140,10 @@ class Bookkeeping(Middleware):
         execution.enter(run)
         if broker.recorder is not None:
             broker.recorder.running[id(run)] = run
+        if broker.controls.of(run.queue).is_paused:
+            # Prefetched before the pause.
+            run.returned = True
+            raise SkipMessage(f"queue {run.queue} is paused")
 
     def after_process_message(
         self,
@@ -161,7 +166,9 @@ class Bookkeeping(Middleware):
             return
         run.attempt = 0
         ending = conclude(broker, message, run, None)
-        if message.failed:
+        if run.returned:
+            pass
+        elif message.failed:
             ending.state, ending.outcome = JobState.DEAD, Outcome.DEAD
             ending.cause = DeathCause.EXPIRED
             ending.error_class = "MessageExpired"

@@ -18,6 +18,7 @@ from dramatiq.results import Results
 from .. import clock, execution
 from ..conf import settings
 from ..consumer import LedgerConsumer
+from ..controls import Control, Controls
 from ..exceptions import InvalidMessage
 from ..messages import max_attempts, validate
 from ..middleware import build
@@ -51,6 +52,16 @@ class Transport(Protocol):
 
     def fetch(self, queue: str, limit: int) -> list[tuple[str, bytes]]:
         """Take up to `limit` messages as (id, data), high priority first."""
+
+    def fetch_limited(
+        self, queue: str, limit: int, control: Control, freed: Sequence[str]
+    ) -> tuple[list[tuple[str, bytes]], int]:
+        """Free the slots of messages that have run, then take what the limits allow.
+
+        Returns:
+            The messages, and in how many milliseconds the rate may allow more; 0 where
+            it is not the rate that holds back.
+        """
 
     def settle(self, done: dict[str, list[str]], parcels: "Sequence[Parcel]") -> None:
         """Let go of messages per queue and add others, in one round trip."""
@@ -102,6 +113,7 @@ class LedgerBroker(dramatiq.Broker):
         #: Set in worker processes, while a worker runs.
         self.recorder: Recorder | None = None
         self.transport_consumers: set[LedgerConsumer] = set()
+        self.controls = Controls()
         self._pushing_paused_until = 0.0
         self._insert_thread: ThreadPoolExecutor | None = None
         super().__init__(middleware=build(middleware or []))

@@ -3,6 +3,8 @@
 Keys, under the namespace:
     queue.{priority}          list of message ids that wait (0 high, 1 normal, 2 low)
     queue.msgs                hash of message id -> message, until it is settled
+    queue.slots               hash of message id -> worker, of what runs in a limited queue
+    queue.grants              sorted set of a limited queue's starts, by the server's time
     __acks__.{worker}.{queue} set of message ids in a worker's hands
     __heartbeats__            sorted set of workers by the server's time of their last sign
     __pushed__                channel that names the queue of each push
@@ -24,6 +26,7 @@ from redis.retry import Retry
 from .base import BrokerUnavailable, LedgerBroker
 
 if TYPE_CHECKING:
+    from ..controls import Control
     from ..ledger import Parcel
 
 P = ParamSpec("P")
@@ -65,9 +68,65 @@ end
 return found
 """
 
-# KEYS: high, normal, low, acks. ARGV: id, priority, id, priority …, last to be first.
+# KEYS: high, normal, low, hash, acks, slots, grants, channel. ARGV: limit, concurrency,
+# starts per window, window in ms (each 0 for none), worker, queue, freed id, freed id …
+# Slots and rate are asked and taken where the message is taken, so nothing has to be put
+# back. `grants` is a log of the starts of the last window, by the server's clock: at most
+# as many as allowed lie in any window. Returns wait in ms, id, data, id, data …
+_FETCH_LIMITED = """
+local left = tonumber(ARGV[1])
+local slots, starts, window = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+if #ARGV > 6 then redis.call('HDEL', KEYS[6], unpack(ARGV, 7)) end
+local wait = 0
+if slots > 0 then left = math.min(left, slots - redis.call('HLEN', KEYS[6])) end
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+if starts > 0 then
+  redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now - window * 1000)
+  local free = starts - redis.call('ZCARD', KEYS[7])
+  if free < left then left = free end
+  if free <= 0 then
+    local oldest = redis.call('ZRANGE', KEYS[7], 0, 0, 'WITHSCORES')
+    wait = math.max(1, math.ceil((oldest[2] + window * 1000 - now) / 1000))
+  end
+end
+local found = {0}
+for p = 1, 3 do
+  if left <= 0 then break end
+  local ids = redis.call('LPOP', KEYS[p], left)
+  if ids then
+    local datas = redis.call('HMGET', KEYS[4], unpack(ids))
+    for i = 1, #ids do
+      if datas[i] then
+        redis.call('SADD', KEYS[5], ids[i])
+        if slots > 0 then redis.call('HSET', KEYS[6], ids[i], ARGV[5]) end
+        if starts > 0 then
+          redis.call('ZADD', KEYS[7], now, now .. ':' .. ids[i])
+          redis.call('PEXPIRE', KEYS[7], window * 2)
+        end
+        found[#found + 1] = ids[i]
+        found[#found + 1] = datas[i]
+        left = left - 1
+      end
+    end
+  end
+end
+found[1] = wait
+if #ARGV > 6 and slots > 0 and wait == 0 and redis.call('HLEN', KEYS[6]) < slots then
+  for p = 1, 3 do
+    if redis.call('EXISTS', KEYS[p]) == 1 then
+      redis.call('PUBLISH', KEYS[8], ARGV[6])
+      break
+    end
+  end
+end
+return found
+"""
+
+# KEYS: high, normal, low, acks, slots. ARGV: id, priority, id, priority …, last to be first.
 _GIVE_BACK = """
 for i = 1, #ARGV, 2 do
+  redis.call('HDEL', KEYS[5], ARGV[i])
   if redis.call('SREM', KEYS[4], ARGV[i]) == 1 then
     redis.call('LPUSH', KEYS[tonumber(ARGV[i + 1]) + 1], ARGV[i])
   end
@@ -119,6 +178,7 @@ class RedisTransport:
         self._pubsub: redis.client.PubSub | None = None
         self._push = self._client.register_script(_PUSH)
         self._fetch = self._client.register_script(_FETCH)
+        self._fetch_limited = self._client.register_script(_FETCH_LIMITED)
         self._give_back = self._client.register_script(_GIVE_BACK)
         self._heartbeat = self._client.register_script(_HEARTBEAT)
         self._dead = self._client.register_script(_DEAD)
@@ -146,6 +206,7 @@ class RedisTransport:
             for queue, ids in done.items():
                 pipeline.hdel(self._key(queue, "msgs"), *ids)
                 pipeline.srem(self._acks(queue), *ids)
+                pipeline.hdel(self._key(queue, "slots"), *ids)
             self._add(pipeline, parcels)
             pipeline.execute()
 
@@ -164,17 +225,33 @@ class RedisTransport:
     @_translated
     def fetch(self, queue: str, limit: int) -> list[tuple[str, bytes]]:
         keys = [*self._lists(queue), self._key(queue, "msgs"), self._acks(queue)]
-        found: list[bytes] = self._fetch(keys=keys, args=[min(limit, _FETCH_LIMIT)])
-        return [
-            (found[index].decode("utf-8", "replace"), found[index + 1])
-            for index in range(0, len(found), 2)
+        return _pairs(self._fetch(keys=keys, args=[min(limit, _FETCH_LIMIT)]))
+
+    @_translated
+    def fetch_limited(
+        self, queue: str, limit: int, control: "Control", freed: Sequence[str]
+    ) -> tuple[list[tuple[str, bytes]], int]:
+        keys = [*self._lists(queue), self._key(queue, "msgs"), self._acks(queue)]
+        keys += [self._key(queue, "slots"), self._key(queue, "grants"), self._key("__pushed__")]
+        rate = control.rate
+        arguments: list[str | int] = [
+            max(min(limit, _FETCH_LIMIT), 0),
+            control.concurrency or 0,
+            rate.limit if rate else 0,
+            rate.window_ms if rate else 0,
+            self.worker_id,
+            queue,
+            *freed,
         ]
+        wait_ms, *found = self._fetch_limited(keys=keys, args=arguments)
+        return _pairs(found), int(wait_ms)
 
     @_translated
     def give_back(self, queue: str, messages: Sequence[tuple[str, int]]) -> None:
         if messages:
             arguments = [part for message in reversed(messages) for part in message]
-            self._give_back(keys=[*self._lists(queue), self._acks(queue)], args=arguments)
+            keys = [*self._lists(queue), self._acks(queue), self._key(queue, "slots")]
+            self._give_back(keys=keys, args=arguments)
 
     @_translated
     def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
@@ -230,6 +307,7 @@ class RedisTransport:
                 if ids:
                     pipeline.hdel(self._key(queue, "msgs"), *ids)
                     pipeline.srem(self._acks(queue, worker_id), *ids)
+                    pipeline.hdel(self._key(queue, "slots"), *ids)
             pipeline.zrem(self._key("__heartbeats__"), worker_id)
             pipeline.execute()
 
@@ -266,6 +344,13 @@ class RedisTransport:
             self._pubsub = None
         self._client.close()
         self._listening.close()
+
+
+def _pairs(found: list[bytes]) -> list[tuple[str, bytes]]:
+    return [
+        (found[index].decode("utf-8", "replace"), found[index + 1])
+        for index in range(0, len(found), 2)
+    ]
 
 
 class RedisBroker(LedgerBroker):

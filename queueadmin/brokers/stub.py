@@ -11,6 +11,7 @@ from dramatiq.middleware import Middleware
 from .base import BrokerUnavailable, LedgerBroker
 
 if TYPE_CHECKING:
+    from ..controls import Control
     from ..ledger import Parcel
 
 
@@ -49,6 +50,12 @@ class MemoryTransport:
             del self._waiting[queue][:limit]
             self._held[queue].update({message: priority for priority, message in taken})
             return [(message, self._messages[queue][message]) for _, message in taken]
+
+    def fetch_limited(
+        self, queue: str, limit: int, control: "Control", freed: Sequence[str]
+    ) -> tuple[list[tuple[str, bytes]], int]:
+        """Take messages; the memory of one process has no fleet to limit."""
+        return self.fetch(queue, max(limit, 0)), 0
 
     def settle(self, done: dict[str, list[str]], parcels: "Sequence[Parcel]") -> None:
         self._require_up()

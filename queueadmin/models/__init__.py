@@ -5,6 +5,7 @@ from .audit import AuditEntry
 from .dead_letter import DeadLetter, Note
 from .job import Job
 from .lease import Lease
+from .queue import Queue
 from .recovery import RecoveryRun
 from .schedule import ScheduleOccasion
 
@@ -15,6 +16,7 @@ __all__ = [
     "Job",
     "Lease",
     "Note",
+    "Queue",
     "RecoveryRun",
     "ScheduleOccasion",
 ]

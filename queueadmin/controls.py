@@ -1,0 +1,71 @@
+"""What holds for each queue now: its policy, and what staff have set over it.
+
+Held in the process's memory and read again twice a second by the dispatcher thread, so
+that a job's start costs no look at the database.
+"""
+
+from dataclasses import dataclass
+
+from . import clock
+from .conf import settings
+from .policies import Rate
+
+#: How often a worker process reads what staff have set, in seconds.
+REFRESH_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The effective limits of a queue."""
+
+    is_paused: bool = False
+    concurrency: int | None = None
+    rate: Rate | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether starts have to be asked for."""
+        return self.concurrency is not None or self.rate is not None
+
+
+class Controls:
+    """The controls of all queues, as this process knows them."""
+
+    def __init__(self) -> None:
+        # Replaced as a whole by the refresh, so that readers need no lock.
+        self._set: dict[str, Control] = {}
+        self._by_policy: dict[str, Control] = {}
+
+    def of(self, queue: str) -> Control:
+        """Return what holds for the queue."""
+        found = self._set.get(queue) or self._by_policy.get(queue)
+        if found is None:
+            policy = settings.policy(queue)
+            found = Control(
+                concurrency=policy.concurrency if policy else None,
+                rate=policy.rate if policy else None,
+            )
+            self._by_policy[queue] = found
+        return found
+
+    def refresh(self) -> set[str]:
+        """Read what staff have set; return the queues for which something changed."""
+        # Imported here: the broker, which owns the controls, is built before models can be.
+        from .models import Queue
+
+        before, at = self._set, clock.now()
+        found = {}
+        for row in Queue.objects.all():
+            policy = settings.policy(row.name)
+            rate = policy.rate if policy else None
+            if row.rate_limit and row.rate_window_ms:
+                rate = Rate(row.rate_limit, row.rate_window_ms)
+            found[row.name] = Control(
+                is_paused=row.is_paused(at),
+                concurrency=row.concurrency or (policy.concurrency if policy else None),
+                rate=rate,
+            )
+        self._set = found
+        return {
+            queue for queue in found.keys() | before.keys() if found.get(queue) != before.get(queue)
+        }

@@ -1,0 +1,143 @@
+"""Use cases on queues: pause, resume, limits; each audited, each safe when pressed twice."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from django.db import transaction
+from django.db.models import Q
+
+from . import audit
+from .clock import now
+from .conf import settings
+from .exceptions import NotPermitted
+from .models import Queue
+from .policies import Rate
+from .resolver import get_resolver
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Effective limits of a queue and where each comes from ("settings", "console" or "")."""
+
+    concurrency: int | None
+    concurrency_from: str
+    rate: Rate | None
+    rate_from: str
+
+
+def pause(queue: str, *, by: "User | None", reason: str, until: datetime | None = None) -> bool:
+    """Stop new starts of the queue's jobs everywhere within a second; what runs goes on.
+
+    Args:
+        queue: name of the queue.
+        by: who pauses it; None for a program.
+        reason: why, shown beside the queue.
+        until: when it goes on by itself; None means when somebody resumes it.
+
+    Returns:
+        False when it was paused already; nothing is changed then.
+
+    Raises:
+        NotPermitted: `by` lacks the permission `pause_queue`.
+    """
+    _require(by, "pause_queue")
+    at = now()
+    with transaction.atomic():
+        Queue.objects.get_or_create(name=queue)
+        running = Queue.objects.filter(Q(paused_at=None) | Q(paused_until__lte=at), name=queue)
+        changed = running.update(
+            paused_at=at, paused_until=until, paused_by=by, pause_reason=reason
+        )
+        if changed:
+            audit.record(
+                "pause",
+                "queue",
+                [queue],
+                by=by,
+                reason=reason,
+                until=until.isoformat() if until else None,
+            )
+    return bool(changed)
+
+
+def resume(queue: str, *, by: "User | None", reason: str = "") -> bool:
+    """Let the queue's jobs start again; False when it was not paused.
+
+    Raises:
+        NotPermitted: `by` lacks the permission `pause_queue`.
+    """
+    _require(by, "pause_queue")
+    with transaction.atomic():
+        changed = Queue.objects.filter(name=queue, paused_at__isnull=False).update(
+            paused_at=None, paused_until=None, paused_by=None, pause_reason=""
+        )
+        if changed:
+            audit.record("resume", "queue", [queue], by=by, reason=reason)
+    return bool(changed)
+
+
+def limit(
+    queue: str,
+    *,
+    by: "User | None",
+    concurrency: int | None,
+    rate: Rate | None,
+    reason: str = "",
+) -> None:
+    """Replace the policy's limits at run time; None goes back to the policy's.
+
+    Raises:
+        NotPermitted: `by` lacks the permission `limit_queue`.
+        ValueError: `concurrency` is less than 1.
+    """
+    _require(by, "limit_queue")
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"concurrency is 1 or more, not {concurrency}; to stop a queue, pause it.")
+    with transaction.atomic():
+        Queue.objects.update_or_create(
+            name=queue,
+            defaults={
+                "concurrency": concurrency,
+                "rate_limit": rate.limit if rate else None,
+                "rate_window_ms": rate.window_ms if rate else None,
+            },
+        )
+        audit.record(
+            "limit",
+            "queue",
+            [queue],
+            by=by,
+            reason=reason,
+            concurrency=concurrency,
+            rate=str(rate) if rate else None,
+        )
+
+
+def limits(queue: str) -> Limits:
+    """Return the limits that hold for the queue and where they come from."""
+    policy = settings.policy(queue)
+    row = Queue.objects.filter(name=queue).first()
+    by_hand = Rate(row.rate_limit, row.rate_window_ms or 0) if row and row.rate_limit else None
+    concurrency = (row and row.concurrency) or (policy.concurrency if policy else None)
+    rate = by_hand or (policy.rate if policy else None)
+    return Limits(
+        concurrency=concurrency,
+        concurrency_from=_origin(row is not None and bool(row.concurrency), concurrency),
+        rate=rate,
+        rate_from=_origin(by_hand is not None, rate),
+    )
+
+
+def _origin(is_by_hand: bool, value: object) -> str:
+    if value is None:
+        return ""
+    return "console" if is_by_hand else "settings"
+
+
+def _require(by: "User | None", verb: str) -> None:
+    if by is not None and not get_resolver().may(by, verb):
+        raise NotPermitted(f"{by.get_username()} lacks the permission queueadmin.{verb}.")
