@@ -9,6 +9,7 @@ PolicyTimeLimit stand last: their `after` hooks run first.
 import time
 import traceback
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.db import connections
@@ -27,10 +28,11 @@ from dramatiq.middleware import (
 )
 from dramatiq.results import Results
 
-from . import clock, execution
+from . import clock, events, execution
 from .conf import require_valid, settings
 from .execution import Execution
 from .masking import storable
+from .messages import max_attempts
 from .results import LedgerBackend
 from .retries import PolicyRetries
 from .states import DeathCause, JobState, Outcome
@@ -140,6 +142,7 @@ class Bookkeeping(Middleware):
         execution.enter(run)
         if broker.recorder is not None:
             broker.recorder.running[id(run)] = run
+        events.started(run)
         if broker.controls.of(run.queue).is_paused:
             # Prefetched before the pause.
             run.returned = True
@@ -158,6 +161,7 @@ class Bookkeeping(Middleware):
         if run is not None:
             message.ending = conclude(broker, message, run, exception)
             self._leave(broker, run)
+            events.ended(message.ending, partial(_max_attempts, broker, message))
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
         """State that the job was skipped: too old when it failed by that, else on purpose."""
@@ -177,11 +181,17 @@ class Bookkeeping(Middleware):
             ending.state, ending.outcome = JobState.CANCELLED, Outcome.CANCELLED
         message.ending = ending
         self._leave(broker, run)
+        events.ended(ending, partial(_max_attempts, broker, message))
 
     def _leave(self, broker: Any, run: Execution) -> None:
         execution.leave()
         if broker.recorder is not None:
             broker.recorder.running.pop(id(run), None)
+
+
+def _max_attempts(broker: Any, message: Any) -> int | None:
+    actor = broker.actors.get(message.actor_name)
+    return max_attempts(message._message, actor, broker.default_max_retries)
 
 
 def conclude(broker: Any, message: Any, run: Execution, exception: BaseException | None) -> Any:

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from dramatiq.broker import Consumer
 from dramatiq.errors import QueueJoinTimeout
 from dramatiq.message import Message, get_encoder
@@ -147,6 +148,29 @@ class LedgerBroker(dramatiq.Broker):
         self.emit_after("enqueue", message, delay)
         return message
 
+    def enqueue_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
+        """Add many jobs with one insert and push them in one pipeline after commit.
+
+        All or none: a message that cannot be stored is found before the first insert.
+
+        Raises:
+            InvalidMessage: a message cannot be stored or run; it says which and why.
+        """
+        messages = list(messages)
+        jobs = []
+        for position, message in enumerate(messages):
+            try:
+                validate(message)
+                jobs.append(self._new_job(message))
+            except InvalidMessage as error:
+                raise InvalidMessage(f"Message {position}: {error}", field=error.field) from error
+        for message in messages:
+            self.emit_before("enqueue", message, None)
+        self._add(jobs)
+        for message in messages:
+            self.emit_after("enqueue", message, None)
+        return messages
+
     def _new_job(self, message: Message[Any]) -> "NewJob":
         from ..ledger import NewJob
 
@@ -203,7 +227,9 @@ class LedgerBroker(dramatiq.Broker):
     def _insert(self, jobs: "list[NewJob]") -> None:
         from .. import ledger, outbox
 
-        new = ledger.insert(jobs)
+        # One transaction, so that of many either all are added or none.
+        with transaction.atomic() if len(jobs) > 1 else nullcontext():
+            new = ledger.insert(jobs)
         parcels = [
             ledger.Parcel(job.id, 1, job.queue, job.priority, job.message)
             for job in jobs

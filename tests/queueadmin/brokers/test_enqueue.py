@@ -192,6 +192,29 @@ def test_priority_is_strict_within_the_queue(broker, greet):
     assert set(Job.objects.values_list("priority", flat=True)) == set(Priority.LABELS)
 
 
+def test_many_jobs_are_added_and_pushed_at_once(broker, greet, monkeypatch):
+    pushes = []
+    push = broker.transport.push
+    monkeypatch.setattr(
+        broker.transport, "push", lambda parcels: (pushes.append(len(parcels)), push(parcels))
+    )
+
+    broker.enqueue_many(greet.message(number) for number in range(1200))
+
+    assert Job.objects.count() == 1200
+    assert pushes == [1200]
+
+
+def test_of_many_jobs_with_a_bad_one_none_is_added_and_it_is_named(broker, greet):
+    messages = [greet.message(1), greet.message(object()), greet.message(3)]
+
+    with pytest.raises(InvalidMessage, match="Message 1: The arguments of greet"):
+        broker.enqueue_many(messages)
+
+    assert not Job.objects.exists()
+    assert held(broker) == []
+
+
 def test_sending_from_an_async_view_works(broker, greet):
     async def view():
         return greet.send("anna")

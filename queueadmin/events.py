@@ -1,0 +1,77 @@
+"""One log line per event of a job, with its facts as fields.
+
+The lines go to the logger "queueadmin.jobs". A JSON formatter shows the fields of `extra`;
+a text formatter shows the message, which names them too. Arguments of a job are never
+logged: error texts are the only free text, and they are bounded.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .states import JobState, Outcome
+
+if TYPE_CHECKING:
+    from .execution import Execution
+    from .ledger import Ending
+
+logger = logging.getLogger("queueadmin.jobs")
+
+_TEXT_LIMIT = 300
+_LEVELS = {
+    Outcome.COMPLETED: logging.INFO,
+    Outcome.RETRYING: logging.WARNING,
+    Outcome.DEAD: logging.ERROR,
+    Outcome.RETURNED: logging.INFO,
+    Outcome.CANCELLED: logging.INFO,
+}
+
+
+def started(run: "Execution") -> None:
+    """Log that a run begins; at level DEBUG, because its end is logged in any case."""
+    if logger.isEnabledFor(logging.DEBUG):
+        facts = {
+            "job": run.job,
+            "queue": run.queue,
+            "actor": run.actor,
+            "attempt": run.attempt,
+        }
+        logger.debug(
+            "started job=%(job)s queue=%(queue)s actor=%(actor)s attempt=%(attempt)d",
+            facts,
+            extra={"event": "started", **facts},
+        )
+
+
+def ended(ending: "Ending", find_max_attempts: Callable[[], int | None]) -> None:
+    """Log how a run ended: with duration, and for a failure the error, delay or cause.
+
+    `find_max_attempts` is asked only where the line is written.
+    """
+    level = _LEVELS[ending.outcome]
+    if not logger.isEnabledFor(level):
+        return
+    max_attempts = find_max_attempts()
+    facts: dict[str, object] = {
+        "job": ending.job,
+        "queue": ending.queue,
+        "actor": ending.actor,
+        "attempt": ending.attempt,
+        "of": max_attempts if max_attempts is not None else "unlimited",
+        "duration_ms": round(ending.duration_ms),
+    }
+    text = (
+        "%(event)s job=%(job)s queue=%(queue)s actor=%(actor)s attempt=%(attempt)s/%(of)s "
+        "duration_ms=%(duration_ms)s"
+    )
+    if ending.error_class:
+        facts["error"] = f"{ending.error_class}: {ending.error_message}"[:_TEXT_LIMIT]
+        text += " error=%(error)r"
+    if ending.state in (JobState.RETRYING, JobState.WAITING) and ending.delay_ms is not None:
+        facts["delay_ms"] = ending.delay_ms
+        text += " delay_ms=%(delay_ms)s"
+    if ending.cause is not None:
+        facts["died_by"] = ending.cause.value
+        text += " died_by=%(died_by)s"
+    facts["event"] = ending.outcome.value
+    logger.log(level, text, facts, extra=facts)
