@@ -29,6 +29,8 @@ _TICK_SECONDS = 0.2
 _LEASE = timedelta(seconds=3)
 _RENEW_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 1.0
+# A pause between two beats that a busy machine does not explain: this process was frozen.
+_LATE_SECONDS = 4.0
 _SYNCHRONISE_SECONDS = 60.0
 # A job this long in the ledger and not known to the broker is looked for there; before,
 # the process that enqueued it is most likely just about to push it.
@@ -71,7 +73,13 @@ def confirm(broker: "LedgerBroker") -> int:
 
 
 def rescue(broker: "LedgerBroker") -> int:
-    """Take back what dead workers held; return how many jobs that were."""
+    """Take back what dead workers held; return how many jobs that were.
+
+    Nobody is judged right after an outage: when no heartbeat could be sent, everybody
+    looks dead, and what they run would be started a second time.
+    """
+    if broker.heart is not None and not broker.heart.is_steady(settings.HEARTBEAT_TIMEOUT_MS):
+        return 0
     total = 0
     for worker_id in broker.transport.dead_workers(settings.HEARTBEAT_TIMEOUT_MS):
         held = broker.transport.held_by(worker_id)
@@ -88,6 +96,36 @@ def rescue(broker: "LedgerBroker") -> int:
     return total
 
 
+class Heart:
+    """Beats for this process, and knows for how long without a pause."""
+
+    def __init__(self, broker: "LedgerBroker") -> None:
+        self._broker = broker
+        self._last = float("-inf")
+        # A process that has just begun may judge; only a gap makes it wait.
+        self._steady_since = float("-inf")
+
+    def beat(self) -> None:
+        """Send a heartbeat; one that fails, or comes late, begins a new count."""
+        try:
+            self._broker.transport.heartbeat()
+        except BrokerUnavailable as error:
+            logger.warning("No heartbeat: %s", error)
+            self._steady_since = float("inf")
+            return
+        now = time.monotonic()
+        is_late = now - self._last > _LATE_SECONDS and self._last > float("-inf")
+        if is_late or self._steady_since == float("inf"):
+            self._steady_since = now
+        self._last = now
+
+    def is_steady(self, timeout_ms: int) -> bool:
+        """Return whether all living workers have had `timeout_ms` to show that they live."""
+        now = time.monotonic()
+        is_current = now - self._last <= _LATE_SECONDS
+        return is_current and now - self._steady_since > timeout_ms / 1000
+
+
 class Dispatcher:
     """Runs the duties while it leads; every process beats its own heart and listens."""
 
@@ -96,6 +134,7 @@ class Dispatcher:
 
     def __init__(self, broker: "LedgerBroker") -> None:
         self.broker = broker
+        self.heart = broker.heart = Heart(broker)
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=target, name=f"queueadmin-{name}", daemon=True)
@@ -108,7 +147,7 @@ class Dispatcher:
 
     def start(self) -> None:
         """Start dispatching; the first heartbeat is sent before anything is fetched."""
-        self._heartbeat()
+        self.heart.beat()
         for thread in self._threads:
             thread.start()
 
@@ -162,16 +201,10 @@ class Dispatcher:
             if consumer.queue_name in changed:
                 consumer.wake.set()
 
-    def _heartbeat(self) -> None:
-        try:
-            self.broker.transport.heartbeat()
-        except BrokerUnavailable as error:
-            logger.warning("No heartbeat: %s", error)
-
     def _beat(self) -> None:
         # Idle and paused consumers send nothing, so that the process must.
         while not self._stopping.wait(_HEARTBEAT_SECONDS):
-            self._heartbeat()
+            self.heart.beat()
 
     def _listen(self) -> None:
         """Wake the consumers of queues that something was pushed to."""

@@ -29,6 +29,7 @@ from ..states import UNFINISHED, Priority
 if TYPE_CHECKING:
     # Types only. django-dramatiq builds the broker before the app registry is ready, so
     # models, and what imports them, are imported in the functions that need them.
+    from ..dispatcher import Heart
     from ..ledger import NewJob, Parcel
     from ..recorder import Recorder
 
@@ -115,6 +116,8 @@ class LedgerBroker(dramatiq.Broker):
         self.recorder: Recorder | None = None
         self.transport_consumers: set[LedgerConsumer] = set()
         self.controls = Controls()
+        #: Set in worker processes.
+        self.heart: Heart | None = None
         self._pushing_paused_until = 0.0
         self._insert_thread: ThreadPoolExecutor | None = None
         super().__init__(middleware=build(middleware or []))

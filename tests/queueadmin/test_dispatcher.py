@@ -1,0 +1,87 @@
+"""Who may declare whom dead, and when."""
+
+import dramatiq
+import pytest
+
+from queueadmin import dispatcher
+from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.dispatcher import Heart
+from queueadmin.models import Job
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+TIMEOUT_MS = 10_000
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """Let the test move the monotonic clock of the heart."""
+    now = [1000.0]
+    monkeypatch.setattr(dispatcher.time, "monotonic", lambda: now[0])
+
+    def pass_by(seconds, heart=None):
+        for _ in range(round(seconds)):
+            now[0] += 1
+            if heart is not None:
+                heart.beat()
+
+    return pass_by
+
+
+def test_a_process_that_has_just_begun_may_judge(broker, seconds):
+    heart = Heart(broker)
+    assert not heart.is_steady(TIMEOUT_MS)
+
+    heart.beat()
+
+    assert heart.is_steady(TIMEOUT_MS)
+
+
+def test_after_an_outage_everybody_has_the_time_out_to_show_that_they_live(
+    broker, seconds, monkeypatch
+):
+    heart = Heart(broker)
+    heart.beat()
+    with monkeypatch.context() as outage:
+        outage.setattr(broker.transport, "heartbeat", _away)
+        seconds(2, heart)
+        assert not heart.is_steady(TIMEOUT_MS)
+
+    seconds(9, heart)
+    assert not heart.is_steady(TIMEOUT_MS)
+    seconds(3, heart)
+    assert heart.is_steady(TIMEOUT_MS)
+
+
+def _away():
+    raise BrokerUnavailable("away")
+
+
+def test_a_process_that_was_frozen_judges_nobody_at_first(broker, seconds):
+    heart = Heart(broker)
+    heart.beat()
+
+    seconds(60)
+    assert not heart.is_steady(TIMEOUT_MS)
+    heart.beat()
+    assert not heart.is_steady(TIMEOUT_MS)
+    seconds(11, heart)
+    assert heart.is_steady(TIMEOUT_MS)
+
+
+def test_what_a_silent_worker_holds_is_left_alone_until_one_may_judge(broker, monkeypatch):
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(): ...
+
+    work.send()
+    mine, broker.transport.worker_id = broker.transport.worker_id, "gone:1:x"
+    broker.transport.heartbeat()
+    broker.transport.fetch("q", 1)
+    broker.transport.worker_id = mine
+    broker.transport.declare_dead("gone", 1)
+    broker.heart = Heart(broker)
+
+    assert dispatcher.rescue(broker) == 0
+    broker.heart.beat()
+    assert dispatcher.rescue(broker) == 1
+    assert Job.objects.get().dispatch == 2
