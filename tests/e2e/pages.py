@@ -16,7 +16,7 @@ def open_staff_page(page: Page, address: str, name: str) -> None:
     if name in ("dead-letters", "dead-letter", "requeue"):
         page.goto(urljoin(address, LETTERS))
         if name != "dead-letters":
-            page.locator("#result_list th a").first.click()
+            page.locator("#result_list tbody th a").first.click()
         if name == "requeue":
             page.get_by_role("link", name="Requeue").or_(
                 page.get_by_role("button", name="Requeue")
@@ -24,7 +24,7 @@ def open_staff_page(page: Page, address: str, name: str) -> None:
     elif name in ("jobs", "job"):
         page.goto(urljoin(address, JOBS))
         if name == "job":
-            page.locator("#result_list th a", has_text="send_whatsapp").last.click()
+            page.locator("#result_list tbody th a", has_text="send_whatsapp").last.click()
             page.wait_for_selector(".qa-record")
     else:
         model = {"audit": "auditentry", "recovery-runs": "recoveryrun"}[name]
