@@ -79,7 +79,6 @@ class LedgerConsumer(Consumer):
         self._cache: deque[tuple[str, bytes]] = deque()
         self._lock = threading.Lock()
         self._outstanding = 0
-        self._mean_ms = 50.0
         #: Messages of a limited queue that have run and still occupy their slots.
         self._freed: deque[str] = deque()
         broker.transport_consumers.add(self)
@@ -88,7 +87,7 @@ class LedgerConsumer(Consumer):
     @property
     def prefetch(self) -> int:
         """How many messages to hold: about PREFETCH_MS of work for all threads."""
-        wanted = self._threads * PREFETCH_MS / max(self._mean_ms, 0.1)
+        wanted = self._threads * PREFETCH_MS / max(self.broker.mean_ms(self.queue_name), 0.1)
         return max(self._threads, min(_MOST, round(wanted)))
 
     def __next__(self) -> MessageProxy | None:
@@ -205,12 +204,6 @@ class LedgerConsumer(Consumer):
         self._release()
 
     # --- Afterwards -----------------------------------------------------------------
-    def run_finished(self, duration_ms: float) -> None:
-        """Note that a run ended: there is room for another message."""
-        # No lock: a lost update of the mean is harmless.
-        self._mean_ms += (duration_ms - self._mean_ms) * 0.05
-        self._release()
-
     def _release(self) -> None:
         with self._lock:
             self._outstanding -= 1
@@ -224,7 +217,9 @@ class LedgerConsumer(Consumer):
         ending = delivery.ending
         if self.broker.controls.of(self.queue_name).concurrency is not None:
             self._freed.append(delivery.parcel_id)
-        self.run_finished(ending.duration_ms if ending is not None else self._mean_ms)
+        if ending is not None:
+            self.broker.note_run(self.queue_name, ending.duration_ms)
+        self._release()
         self.broker.require_recorder().put(delivery)
 
     #: A failed job is an ending like any other; the dead letter is in the ledger.

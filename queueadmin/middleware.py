@@ -33,10 +33,12 @@ from .conf import require_valid, settings
 from .execution import Execution
 from .masking import storable
 from .messages import max_attempts
+from .policies import Weight
 from .results import LedgerBackend
 from .retries import PolicyRetries
 from .states import DeathCause, JobState, Outcome
 from .time_limits import PolicyTimeLimit
+from .work_queue import WorkQueue
 
 _STANDARD: tuple[type[Middleware], ...] = (
     AgeLimit,
@@ -110,6 +112,8 @@ class Bookkeeping(Middleware):
             from .dispatcher import Dispatcher
             from .recorder import Recorder
 
+            # Its threads and consumers are made after this hook and take it from the worker.
+            worker.work_queue = WorkQueue(_weight, broker.mean_ms)
             broker.recorder = Recorder(broker)
             broker.recorder.start()
             broker.dispatcher = Dispatcher(broker)
@@ -187,6 +191,11 @@ class Bookkeeping(Middleware):
         execution.leave()
         if broker.recorder is not None:
             broker.recorder.running.pop(id(run), None)
+
+
+def _weight(queue: str) -> int:
+    policy = settings.policy(queue)
+    return policy.weight if policy is not None else Weight.MEDIUM
 
 
 def _max_attempts(broker: Any, message: Any) -> int | None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # A push that failed is not tried again by this process for so long; the ledger keeps the job.
 _PUSH_PAUSE_SECONDS = 1.0
+# What a queue's jobs are taken to last before any has run.
+_FIRST_MEAN_MS = 50.0
 
 
 class BrokerUnavailable(dramatiq.ConnectionClosed):
@@ -118,6 +120,7 @@ class LedgerBroker(dramatiq.Broker):
         self.controls = Controls()
         #: Set in worker processes.
         self.heart: Heart | None = None
+        self._mean_ms: dict[str, float] = {}
         self._pushing_paused_until = 0.0
         self._insert_thread: ThreadPoolExecutor | None = None
         super().__init__(middleware=build(middleware or []))
@@ -268,6 +271,17 @@ class LedgerBroker(dramatiq.Broker):
         if self.recorder is None:
             raise RuntimeError("Outcomes are recorded in worker processes only.")
         return self.recorder
+
+    # --- Run times ------------------------------------------------------------------
+    def mean_ms(self, queue_name: str) -> float:
+        """Return how long jobs of the queue ran lately in this process, in milliseconds."""
+        return self._mean_ms.get(queue_name, _FIRST_MEAN_MS)
+
+    def note_run(self, queue_name: str, duration_ms: float) -> None:
+        """Count a run into the mean of its queue."""
+        # No lock: a lost update of the mean is harmless.
+        before = self._mean_ms.get(queue_name, _FIRST_MEAN_MS)
+        self._mean_ms[queue_name] = before + (duration_ms - before) * 0.05
 
     # --- Queues ---------------------------------------------------------------------
     def declare_queue(self, queue_name: str) -> None:

@@ -1,0 +1,83 @@
+"""The order in which a process's threads take fetched jobs: by weight, then by priority.
+
+Weights share the threads' time between queues that have work at the same time, by
+start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996). Each queue has a virtual
+time that advances by a job's expected run time divided by the queue's weight; the queue
+that is furthest behind is served next. A queue that had nothing to do joins at the
+virtual time of the one served last, so that it can neither save up nor fall behind.
+Every queue's virtual time moves on only when it is served, so none starves.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import count
+from queue import Queue
+from typing import Any
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What is fetched of one queue."""
+
+    weight: int
+    virtual: float = 0.0
+    #: (the actor's priority, the message's priority, order of arrival, item)
+    heap: list[tuple[int, int, int, Any]] = field(default_factory=list)
+
+
+class WorkQueue(Queue[Any]):
+    """Stands in for the `PriorityQueue` of a `dramatiq.Worker`.
+
+    An actor's own `priority` goes first over all queues, as in plain Dramatiq; it is the
+    same for all actors unless somebody sets it. Among equals the weights decide between
+    queues and high, normal or low within one. The methods below are called by `Queue`
+    under its one lock.
+
+    Args:
+        weight_of: a queue's weight, by its name; asked once.
+        cost_of: expected run time of a queue's jobs in milliseconds, by its name.
+    """
+
+    def __init__(self, weight_of: Callable[[str], int], cost_of: Callable[[str], float]) -> None:
+        self._weight_of = weight_of
+        self._cost_of = cost_of
+        super().__init__()
+
+    def _init(self, maxsize: int) -> None:
+        self._lanes: dict[str, _Lane] = {}
+        self._busy: dict[str, _Lane] = {}
+        self._served = 0.0
+        self._arrival = count()
+        self._size = 0
+
+    def _qsize(self) -> int:
+        return self._size
+
+    def _put(self, item: Any) -> None:
+        message = item.message
+        queue = message.queue_name
+        lane = self._lanes.get(queue)
+        if lane is None:
+            lane = self._lanes[queue] = _Lane(max(self._weight_of(queue), 1))
+        if not lane.heap:
+            lane.virtual = max(lane.virtual, self._served)
+            self._busy[queue] = lane
+        priority = getattr(message, "priority", 0)
+        heappush(lane.heap, (item.priority, priority, next(self._arrival), item))
+        self._size += 1
+
+    def _get(self) -> Any:
+        queue, lane = min(self._busy.items(), key=_place)
+        item = heappop(lane.heap)[3]
+        self._served = lane.virtual
+        lane.virtual += max(self._cost_of(queue), 0.01) / lane.weight
+        if not lane.heap:
+            del self._busy[queue]
+        self._size -= 1
+        return item
+
+
+def _place(entry: tuple[str, _Lane]) -> tuple[int, float]:
+    lane = entry[1]
+    return lane.heap[0][0], lane.virtual

@@ -1,0 +1,146 @@
+"""Queues share the threads by their weights, and nobody starves."""
+
+import threading
+import time
+from collections import Counter
+from typing import Any, NamedTuple
+
+import dramatiq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queueadmin.policies import Policy, Weight
+from queueadmin.work_queue import WorkQueue
+
+
+class _Message(NamedTuple):
+    queue_name: str
+    priority: int = 1
+    number: int = 0
+
+
+class _Item(NamedTuple):
+    message: _Message
+    priority: int = 0
+
+
+def _queue(weights: dict[str, int], costs: dict[str, float] | None = None) -> WorkQueue:
+    return WorkQueue(weights.__getitem__, (costs or dict.fromkeys(weights, 1.0)).__getitem__)
+
+
+@given(
+    weights=st.dictionaries(st.sampled_from("abcd"), st.integers(1, 8), min_size=1),
+    costs=st.fixed_dictionaries({name: st.floats(0.1, 1000) for name in "abcd"}),
+    taken=st.integers(1, 60),
+)
+def test_backlogged_queues_get_time_in_proportion_to_their_weights(weights, costs, taken):
+    queue = _queue(weights, costs)
+    for _ in range(60):
+        for name in weights:
+            queue.put(_Item(_Message(name)))
+
+    served = Counter(queue.get_nowait().message.queue_name for _ in range(taken))
+
+    # The bound of start-time fair queueing: no two queues that both have work are further
+    # apart than one job of each.
+    time_of = {name: served[name] * costs[name] / weights[name] for name in weights}
+    for one in weights:
+        for other in weights:
+            most = costs[one] / weights[one] + costs[other] / weights[other]
+            assert time_of[one] - time_of[other] <= most * 1.000001
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 2)), max_size=30))
+def test_nothing_is_lost_and_each_queue_keeps_priority_and_order(arrivals):
+    queue = _queue({"a": 8, "b": 1})
+    for number, (name, priority) in enumerate(arrivals):
+        queue.put(_Item(_Message(name, priority, number)))
+
+    served = [queue.get_nowait().message for _ in arrivals]
+
+    for name in "ab":
+        own = [(message.priority, message.number) for message in served if message[0] == name]
+        assert own == sorted(own)
+        assert len(own) == sum(arrival[0] == name for arrival in arrivals)
+    assert queue.qsize() == 0
+
+
+def test_a_queue_that_was_idle_neither_saved_up_nor_fell_behind():
+    queue = _queue({"busy": 1, "late": 1})
+    for _ in range(100):
+        queue.put(_Item(_Message("busy")))
+    for _ in range(50):
+        queue.get_nowait()
+    for _ in range(10):
+        queue.put(_Item(_Message("late")))
+
+    served = Counter(queue.get_nowait().message.queue_name for _ in range(10))
+
+    assert served == {"busy": 5, "late": 5}
+
+
+def test_an_actors_own_priority_goes_before_weights_as_in_plain_dramatiq():
+    queue = _queue({"heavy": 8, "light": 1})
+    queue.put(_Item(_Message("heavy"), priority=0))
+    queue.put(_Item(_Message("light"), priority=-5))
+
+    assert queue.get_nowait().message.queue_name == "light"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_serves_the_heavier_queue_more_and_the_lighter_one_too(
+    broker: Any, start_worker: Any, settings: Any
+):
+    settings.QUEUEADMIN = {
+        **settings.QUEUEADMIN,
+        "QUEUES": {
+            "heavy": Policy(weight=Weight.HIGH),
+            "light": Policy(weight=Weight.LOW),
+            "gate": Policy(),
+        },
+    }
+    started: list[str] = []
+    gate, is_open = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        gate.set()
+        assert is_open.wait(20)
+
+    holding = dramatiq.actor(hold, queue_name="gate", broker=broker)
+
+    def heavy() -> None:
+        started.append("heavy")
+        time.sleep(0.005)
+
+    def light() -> None:
+        started.append("light")
+        time.sleep(0.005)
+
+    actors = [
+        dramatiq.actor(function, queue_name=function.__name__, broker=broker)
+        for function in (heavy, light)
+    ]
+    start_worker(threads=1)
+    holding.send()
+    assert gate.wait(20)
+    for _ in range(120):
+        for actor in actors:
+            actor.send()
+    # Until both queues have work in the process's hands.
+    wait_for_both(broker)
+    is_open.set()
+    for actor in actors:
+        broker.join(actor.queue_name, timeout=20_000)
+
+    first = Counter(started[:54])
+    assert first["light"] >= 1
+    assert first["heavy"] > 3 * first["light"]
+    assert Counter(started) == {"heavy": 120, "light": 120}
+
+
+def wait_for_both(broker: Any) -> None:
+    deadline = time.monotonic() + 20
+    while {c.queue_name for c in broker.transport_consumers if c._outstanding} < {"heavy", "light"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
