@@ -108,6 +108,8 @@ class Heart:
     def beat(self) -> None:
         """Send a heartbeat; one that fails, or comes late, begins a new count."""
         try:
+            if self._broker.scoreboard is not None:
+                self._broker.scoreboard.sign(self._broker.transport.worker_id)
             self._broker.transport.heartbeat()
         except BrokerUnavailable as error:
             logger.warning("No heartbeat: %s", error)
@@ -136,7 +138,7 @@ class Dispatcher:
         self.broker = broker
         self.heart = broker.heart = Heart(broker)
         self._stopping = threading.Event()
-        self._threads = [
+        self.threads = [
             threading.Thread(target=target, name=f"queueadmin-{name}", daemon=True)
             for name, target in (
                 ("dispatcher", self._dispatch),
@@ -148,13 +150,13 @@ class Dispatcher:
     def start(self) -> None:
         """Start dispatching; the first heartbeat is sent before anything is fetched."""
         self.heart.beat()
-        for thread in self._threads:
+        for thread in self.threads:
             thread.start()
 
     def stop(self) -> None:
         """Stop, and let another process lead at once."""
         self._stopping.set()
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(2.0)
 
     def _dispatch(self) -> None:

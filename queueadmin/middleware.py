@@ -36,6 +36,7 @@ from .messages import max_attempts
 from .policies import Weight
 from .results import LedgerBackend
 from .retries import PolicyRetries
+from .scoreboard import Scoreboard
 from .states import DeathCause, JobState, Outcome
 from .time_limits import PolicyTimeLimit
 from .work_queue import WorkQueue
@@ -114,6 +115,8 @@ class Bookkeeping(Middleware):
 
             # Its threads and consumers are made after this hook and take it from the worker.
             worker.work_queue = WorkQueue(_weight, broker.mean_ms)
+            if broker.scoreboard is None:
+                broker.scoreboard = Scoreboard.in_memory(worker.worker_threads)
             broker.recorder = Recorder(broker)
             broker.recorder.start()
             broker.dispatcher = Dispatcher(broker)
@@ -130,7 +133,7 @@ class Bookkeeping(Middleware):
         """Record what is still to be recorded."""
         broker.dispatcher.stop()
         broker.recorder.stop()
-        broker.recorder = None
+        broker.recorder = broker.scoreboard = None
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Begin the run."""
@@ -146,6 +149,7 @@ class Bookkeeping(Middleware):
         execution.enter(run)
         if broker.recorder is not None:
             broker.recorder.running[id(run)] = run
+            broker.scoreboard.enter(run.job, run.dispatch)
         events.started(run)
         if broker.controls.of(run.queue).is_paused:
             # Prefetched before the pause.
@@ -191,6 +195,7 @@ class Bookkeeping(Middleware):
         execution.leave()
         if broker.recorder is not None:
             broker.recorder.running.pop(id(run), None)
+            broker.scoreboard.leave()
 
 
 def _weight(queue: str) -> int:

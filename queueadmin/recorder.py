@@ -65,7 +65,14 @@ class Recorder:
         self._unsettled: list[tuple[dict[str, list[str]], list[ledger.Parcel]]] = []
         self._shown_active: set[int] = set()
         self._next_look = 0.0
+        #: How many outcomes have been committed.
+        self.recorded = 0
         self._thread = threading.Thread(target=self._run, name="queueadmin-recorder", daemon=True)
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """What has to run for outcomes to be recorded."""
+        return [self._thread]
 
     def start(self) -> None:
         """Start recording."""
@@ -183,6 +190,7 @@ class Recorder:
                 self._split(entries, is_last=is_last)
                 return
         self.is_healthy = True
+        self.recorded += len(entries)
         done: dict[str, list[str]] = defaultdict(list)
         for entry in entries:
             done[entry.queue].append(entry.parcel_id)

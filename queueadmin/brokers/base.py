@@ -24,6 +24,7 @@ from ..exceptions import InvalidMessage
 from ..messages import max_attempts, validate
 from ..middleware import build
 from ..policies import MAX_DELAY_MS
+from ..scoreboard import Scoreboard
 from ..states import UNFINISHED, Priority
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class Transport(Protocol):
     def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
         """Return those the server does not hold."""
 
-    def heartbeat(self) -> None:
-        """Tell that this process is alive."""
+    def heartbeat(self, worker_id: str = "") -> None:
+        """Tell that this process, or the one with another id, is alive."""
 
     def dead_workers(self, timeout_ms: int) -> list[str]:
         """Return workers that have been silent for longer, by the server's clock."""
@@ -118,6 +119,8 @@ class LedgerBroker(dramatiq.Broker):
         self.recorder: Recorder | None = None
         self.transport_consumers: set[LedgerConsumer] = set()
         self.controls = Controls()
+        #: What each thread runs, for the supervisor; set in worker processes.
+        self.scoreboard: Scoreboard | None = None
         #: Set in worker processes.
         self.heart: Heart | None = None
         self._mean_ms: dict[str, float] = {}
