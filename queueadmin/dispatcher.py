@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, InterfaceError, connection
 
-from . import clock, leases, ledger
+from . import clock, leases, ledger, registry
 from .brokers.base import BrokerUnavailable
 from .conf import settings
 from .consumer import split
@@ -132,7 +132,12 @@ class Dispatcher:
     """Runs the duties while it leads; every process beats its own heart and listens."""
 
     #: (how often in seconds, duty); the rooms above may add theirs.
-    duties: list[tuple[float, Duty]] = [(0.0, promote), (1.0, confirm), (1.0, rescue)]
+    duties: list[tuple[float, Duty]] = [
+        (0.0, promote),
+        (1.0, confirm),
+        (1.0, rescue),
+        (60.0, registry.tidy),
+    ]
 
     def __init__(self, broker: "LedgerBroker") -> None:
         self.broker = broker
@@ -148,8 +153,16 @@ class Dispatcher:
         ]
 
     def start(self) -> None:
-        """Start dispatching; the first heartbeat is sent before anything is fetched."""
+        """Start dispatching; the first heartbeat is sent before anything is fetched.
+
+        So are the controls read, that a paused queue stays paused over a restart.
+        """
         self.heart.beat()
+        try:
+            self.broker.controls.refresh()
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("Nothing is fetched until the ledger answers: %s", error)
+            connection.close()
         for thread in self.threads:
             thread.start()
 

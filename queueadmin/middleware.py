@@ -112,12 +112,18 @@ class Bookkeeping(Middleware):
         try:
             from .dispatcher import Dispatcher
             from .recorder import Recorder
+            from .registry import Registration
 
             # Its threads and consumers are made after this hook and take it from the worker.
             worker.work_queue = WorkQueue(_weight, broker.mean_ms)
             if broker.scoreboard is None:
                 broker.scoreboard = Scoreboard.in_memory(worker.worker_threads)
-            broker.recorder = Recorder(broker)
+            broker.recorder = Recorder(
+                broker,
+                Registration(
+                    broker, threads=worker.worker_threads, queues=worker.consumer_whitelist
+                ),
+            )
             broker.recorder.start()
             broker.dispatcher = Dispatcher(broker)
             broker.dispatcher.start()
@@ -151,10 +157,10 @@ class Bookkeeping(Middleware):
             broker.recorder.running[id(run)] = run
             broker.scoreboard.enter(run.job, run.dispatch)
         events.started(run)
-        if broker.controls.of(run.queue).is_paused:
+        if broker.controls.of(run.queue).is_paused or broker.is_quiet:
             # Prefetched before the pause.
             run.returned = True
-            raise SkipMessage(f"queue {run.queue} is paused")
+            raise SkipMessage(f"queue {run.queue} is paused, or this process is quiet")
 
     def after_process_message(
         self,
@@ -168,6 +174,13 @@ class Bookkeeping(Middleware):
         run = execution.current()
         if run is not None:
             message.ending = conclude(broker, message, run, exception)
+            if message.ending.attempt:
+                broker.tallies.note(
+                    run.queue,
+                    message.ending.error_class,
+                    message.ending.error_message,
+                    is_permanent=run.cause is DeathCause.REJECTED,
+                )
             self._leave(broker, run)
             events.ended(message.ending, partial(_max_attempts, broker, message))
 

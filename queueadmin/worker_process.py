@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
         from .scoreboard import Scoreboard
 
         broker.scoreboard = Scoreboard.open(options.scoreboard)
+    broker.request_stop = stop.set
     broker.emit_after("process_boot")
     worker = dramatiq.Worker(
         broker, queues=set(options.queues or ()), worker_threads=options.threads

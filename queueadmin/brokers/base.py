@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from ..middleware import build
 from ..policies import MAX_DELAY_MS
 from ..scoreboard import Scoreboard
 from ..states import UNFINISHED, Priority
+from ..tallies import Tallies
 
 if TYPE_CHECKING:
     # Types only. django-dramatiq builds the broker before the app registry is ready, so
@@ -119,6 +120,12 @@ class LedgerBroker(dramatiq.Broker):
         self.recorder: Recorder | None = None
         self.transport_consumers: set[LedgerConsumer] = set()
         self.controls = Controls()
+        #: How attempts of queues with a circuit breaker went lately in this process.
+        self.tallies = Tallies(lambda queue: self.controls.of(queue).stage)
+        #: True while staff want this process to start nothing.
+        self.is_quiet = False
+        #: Ends this process as SIGTERM does; set where there is a process to end.
+        self.request_stop: Callable[[], None] | None = None
         #: What each thread runs, for the supervisor; set in worker processes.
         self.scoreboard: Scoreboard | None = None
         #: Set in worker processes.
