@@ -57,7 +57,7 @@ class Stage:
         try:
             with psycopg.connect(self.postgresql.url, connect_timeout=2) as connection:
                 row = connection.execute(
-                    "SELECT holder FROM queueadmin_lease WHERE name = 'dispatcher'"
+                    "SELECT holder FROM queueadmin_lease WHERE role = 'dispatcher'"
                 ).fetchone()
         except psycopg.Error:
             return None
