@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from .fleet import Fleet, most_at_once, most_in_window, send_many, wait_until
 from .results import Row, row
@@ -19,11 +20,11 @@ def measure(stand: Stand, *, quick: bool) -> list[Row]:
     with stand.fleet() as fleet:
         # Idle workers first; what is measured is the limit, not the start of Python.
         _warm_up(stand, fleet)
-        for number in range(runs):
+        for _ in range(runs):
             for unit, value in (
                 *_rate(stand, fleet, jobs).items(),
                 *_concurrency(stand, fleet, jobs).items(),
-                *_pause(stand, fleet, jobs * 10 if number == 0 else jobs).items(),
+                *_pause(stand, fleet, jobs * 10).items(),
             ):
                 figures.setdefault(unit, []).append(value)
     return [row("queueadmin", unit, values) for unit, values in figures.items()]
@@ -41,29 +42,29 @@ def _fresh(fleet: Fleet) -> None:
 def _rate(stand: Stand, fleet: Fleet, jobs: int) -> dict[str, float]:
     """50 starts per second: how long, how many by the server's clock, by the actors' own."""
     _fresh(fleet)
-    with _grants(stand, "rated") as grants:
+    with grants(stand.redis, stand.key("rated.grants")) as granted:
         began = time.time()
         send_many(stand.broker, "rated", range(jobs))
         runs = fleet.wait_for(jobs, 120)
         time.sleep(_LOOK_SECONDS)  # the last look at the server's log
     return {
         f"s for {jobs:,} jobs at 50 / s": max(run.ended for run in runs) - began,
-        "grants in a second, server's clock": most_in_window(list(grants.values()), 1.0),
+        "grants in a second, server's clock": most_in_window(list(granted.values()), 1.0),
         "starts in a second, actors' clocks": most_in_window([run.begun for run in runs], 1.0),
-        "grants per job": len(grants) / jobs,
+        "grants per job": len(granted) / jobs,
         "attempts of a job at most": _most_attempts(),
     }
 
 
 @contextmanager
-def _grants(stand: Stand, queue: str) -> Iterator[dict[bytes, float]]:
+def grants(client: Any, key: str) -> Iterator[dict[bytes, float]]:
     """Collect the server's own log of starts; it keeps each for a window, so none is missed."""
     seen: dict[bytes, float] = {}
     stop = threading.Event()
 
     def look() -> None:
         while not stop.wait(_LOOK_SECONDS):
-            found = stand.redis.zrange(stand.key(f"{queue}.grants"), 0, -1, withscores=True)
+            found = client.zrange(key, 0, -1, withscores=True)
             seen.update({member: score / 1e6 for member, score in found})
 
     thread = threading.Thread(target=look)
@@ -92,7 +93,7 @@ def _pause(stand: Stand, fleet: Fleet, jobs: int) -> dict[str, float]:
     from queueadmin import queues  # models: after django.setup()
 
     _fresh(fleet)
-    send_many(stand.broker, "open", range(jobs), 0.01)
+    send_many(stand.broker, "open", range(jobs), 0.02)
     fleet.wait_for(jobs // 10, 60)
     queues.pause("open", by=None, reason="benchmark")
     paused = time.time()
