@@ -129,7 +129,13 @@ class LedgerConsumer(Consumer):
     def _may_fetch(self, control: "Control") -> bool:
         recorder = self.broker.recorder
         is_healthy = recorder is None or recorder.is_healthy
-        return is_healthy and not self.is_stopping and not control.is_paused
+        return (
+            is_healthy
+            and not self.is_stopping
+            and not self.broker.is_quiet
+            and self.broker.controls.is_known
+            and not control.is_paused
+        )
 
     def _fetch(self, control: "Control") -> list[tuple[str, bytes]]:
         with self._lock:

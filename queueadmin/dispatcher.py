@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, InterfaceError, connection
 
-from . import clock, leases, ledger
+from . import clock, leases, ledger, registry
 from .brokers.base import BrokerUnavailable
 from .conf import settings
 from .consumer import split
@@ -108,6 +108,8 @@ class Heart:
     def beat(self) -> None:
         """Send a heartbeat; one that fails, or comes late, begins a new count."""
         try:
+            if self._broker.scoreboard is not None:
+                self._broker.scoreboard.sign(self._broker.transport.worker_id)
             self._broker.transport.heartbeat()
         except BrokerUnavailable as error:
             logger.warning("No heartbeat: %s", error)
@@ -130,13 +132,18 @@ class Dispatcher:
     """Runs the duties while it leads; every process beats its own heart and listens."""
 
     #: (how often in seconds, duty); the rooms above may add theirs.
-    duties: list[tuple[float, Duty]] = [(0.0, promote), (1.0, confirm), (1.0, rescue)]
+    duties: list[tuple[float, Duty]] = [
+        (0.0, promote),
+        (1.0, confirm),
+        (1.0, rescue),
+        (60.0, registry.tidy),
+    ]
 
     def __init__(self, broker: "LedgerBroker") -> None:
         self.broker = broker
         self.heart = broker.heart = Heart(broker)
         self._stopping = threading.Event()
-        self._threads = [
+        self.threads = [
             threading.Thread(target=target, name=f"queueadmin-{name}", daemon=True)
             for name, target in (
                 ("dispatcher", self._dispatch),
@@ -146,15 +153,23 @@ class Dispatcher:
         ]
 
     def start(self) -> None:
-        """Start dispatching; the first heartbeat is sent before anything is fetched."""
+        """Start dispatching; the first heartbeat is sent before anything is fetched.
+
+        So are the controls read, that a paused queue stays paused over a restart.
+        """
         self.heart.beat()
-        for thread in self._threads:
+        try:
+            self.broker.controls.refresh()
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("Nothing is fetched until the ledger answers: %s", error)
+            connection.close()
+        for thread in self.threads:
             thread.start()
 
     def stop(self) -> None:
         """Stop, and let another process lead at once."""
         self._stopping.set()
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(2.0)
 
     def _dispatch(self) -> None:

@@ -24,6 +24,7 @@ from .conf import settings
 from .consumer import Delivery, split
 from .execution import Execution
 from .masking import storable
+from .registry import Registration
 from .states import DeathCause, JobState, Outcome
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ class _Entry:
 class Recorder:
     """Records endings of one worker process; see the module's text."""
 
-    def __init__(self, broker: "LedgerBroker") -> None:
+    def __init__(self, broker: "LedgerBroker", registration: Registration) -> None:
         self.broker = broker
+        self._registration = registration
         #: What this process runs now, by identity.
         self.running: dict[int, Execution] = {}
         #: False while the ledger cannot be written: consumers stop fetching.
@@ -65,7 +67,14 @@ class Recorder:
         self._unsettled: list[tuple[dict[str, list[str]], list[ledger.Parcel]]] = []
         self._shown_active: set[int] = set()
         self._next_look = 0.0
+        #: How many outcomes have been committed.
+        self.recorded = 0
         self._thread = threading.Thread(target=self._run, name="queueadmin-recorder", daemon=True)
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """What has to run for outcomes to be recorded."""
+        return [self._thread]
 
     def start(self) -> None:
         """Start recording."""
@@ -145,7 +154,11 @@ class Recorder:
             if entries:
                 self._record(entries, is_last=not is_open)
             self._settle_unsettled()
-            self._show_active()
+            self._show()
+        try:
+            self._registration.leave()
+        except DatabaseError as error:
+            logger.warning("Could not leave the registry of workers: %s", error)
         connection.close()
 
     def _gather(self) -> tuple[list[_Entry], bool]:
@@ -183,6 +196,7 @@ class Recorder:
                 self._split(entries, is_last=is_last)
                 return
         self.is_healthy = True
+        self.recorded += len(entries)
         done: dict[str, list[str]] = defaultdict(list)
         for entry in entries:
             done[entry.queue].append(entry.parcel_id)
@@ -241,11 +255,20 @@ class Recorder:
                 return
             del self._unsettled[0]
 
-    def _show_active(self) -> None:
-        """Once a second show what has been running for a moment as active."""
+    def _show(self) -> None:
+        """Once a second show in the ledger what this process does."""
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _ACTIVE_AFTER_SECONDS
+        try:
+            self._show_active()
+            self._registration.beat()
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("Could not show what this process does: %s", error)
+            connection.close()
+
+    def _show_active(self) -> None:
+        """Show what has been running for a moment as active."""
         before = time.perf_counter() - _ACTIVE_AFTER_SECONDS
         long = {
             key: run
@@ -256,14 +279,9 @@ class Recorder:
         if not long:
             return
         worker = self.broker.transport.worker_id.rsplit(":", 1)[0]
-        try:
-            ledger.mark_active(
-                [(run.job, run.dispatch, run.started_at, worker) for run in long.values()]
-            )
-        except DatabaseError as error:
-            logger.warning("Could not show %d jobs as active: %s", len(long), error)
-            connection.close()
-            return
+        ledger.mark_active(
+            [(run.job, run.dispatch, run.started_at, worker) for run in long.values()]
+        )
         self._shown_active |= long.keys()
 
 

@@ -49,11 +49,14 @@ class PolicyTimeLimit(Middleware):
             )
             self._watch.start()
 
-    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Arm the limit of this thread's job."""
+    def before_process_message(self, broker: Any, message: MessageProxy) -> None:
+        """Arm the limit of this thread's job; behind it, by the grace, the hard one."""
         limit_ms = self.limit_ms(broker, message)
+        deadline = time.monotonic() + limit_ms / 1000
+        if broker.scoreboard is not None:
+            broker.scoreboard.limit(deadline + settings.HARD_LIMIT_GRACE)
         with self._lock:
-            self._deadlines[threading.get_ident()] = time.monotonic() + limit_ms / 1000
+            self._deadlines[threading.get_ident()] = deadline
 
     def after_process_message(
         self,

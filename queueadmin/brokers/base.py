@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -24,7 +24,9 @@ from ..exceptions import InvalidMessage
 from ..messages import max_attempts, validate
 from ..middleware import build
 from ..policies import MAX_DELAY_MS
+from ..scoreboard import Scoreboard
 from ..states import UNFINISHED, Priority
+from ..tallies import Tallies
 
 if TYPE_CHECKING:
     # Types only. django-dramatiq builds the broker before the app registry is ready, so
@@ -76,8 +78,8 @@ class Transport(Protocol):
     def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
         """Return those the server does not hold."""
 
-    def heartbeat(self) -> None:
-        """Tell that this process is alive."""
+    def heartbeat(self, worker_id: str = "") -> None:
+        """Tell that this process, or the one with another id, is alive."""
 
     def dead_workers(self, timeout_ms: int) -> list[str]:
         """Return workers that have been silent for longer, by the server's clock."""
@@ -118,6 +120,14 @@ class LedgerBroker(dramatiq.Broker):
         self.recorder: Recorder | None = None
         self.transport_consumers: set[LedgerConsumer] = set()
         self.controls = Controls()
+        #: How attempts of queues with a circuit breaker went lately in this process.
+        self.tallies = Tallies(lambda queue: self.controls.of(queue).stage)
+        #: True while staff want this process to start nothing.
+        self.is_quiet = False
+        #: Ends this process as SIGTERM does; set where there is a process to end.
+        self.request_stop: Callable[[], None] | None = None
+        #: What each thread runs, for the supervisor; set in worker processes.
+        self.scoreboard: Scoreboard | None = None
         #: Set in worker processes.
         self.heart: Heart | None = None
         self._mean_ms: dict[str, float] = {}

@@ -283,8 +283,8 @@ class RedisTransport:
 
     # --- Workers --------------------------------------------------------------------
     @_translated
-    def heartbeat(self) -> None:
-        self._heartbeat(keys=[self._key("__heartbeats__")], args=[self.worker_id])
+    def heartbeat(self, worker_id: str = "") -> None:
+        self._heartbeat(keys=[self._key("__heartbeats__")], args=[worker_id or self.worker_id])
 
     @_translated
     def dead_workers(self, timeout_ms: int) -> list[str]:

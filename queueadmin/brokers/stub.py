@@ -77,7 +77,7 @@ class MemoryTransport:
         self._require_up()
         return [parcel for parcel in parcels if parcel.id not in self._messages[parcel.queue]]
 
-    def heartbeat(self) -> None:
+    def heartbeat(self, worker_id: str = "") -> None:
         self._require_up()
 
     def dead_workers(self, timeout_ms: int) -> list[str]:
