@@ -72,7 +72,9 @@ return found
 # starts per window, window in ms (each 0 for none), worker, queue, freed id, freed id …
 # Slots and rate are asked and taken where the message is taken, so nothing has to be put
 # back. `grants` is a log of the starts of the last window, by the server's clock: at most
-# as many as allowed lie in any window. Returns wait in ms, id, data, id, data …
+# as many as allowed lie in any window. An actor starts some milliseconds after its grant;
+# where a late one met the early ones of the next window, the provider behind it would see
+# too many, so the window is a little longer. Returns wait in ms, id, data, id, data …
 _FETCH_LIMITED = """
 local left = tonumber(ARGV[1])
 local slots, starts, window = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -82,6 +84,7 @@ if slots > 0 then left = math.min(left, slots - redis.call('HLEN', KEYS[6])) end
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 if starts > 0 then
+  window = window + math.min(window * 0.05, 50)
   redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now - window * 1000)
   local free = starts - redis.call('ZCARD', KEYS[7])
   if free < left then left = free end
@@ -102,7 +105,7 @@ for p = 1, 3 do
         if slots > 0 then redis.call('HSET', KEYS[6], ids[i], ARGV[5]) end
         if starts > 0 then
           redis.call('ZADD', KEYS[7], now, now .. ':' .. ids[i])
-          redis.call('PEXPIRE', KEYS[7], window * 2)
+          redis.call('PEXPIRE', KEYS[7], math.ceil(window * 2))
         end
         found[#found + 1] = ids[i]
         found[#found + 1] = datas[i]
