@@ -35,6 +35,8 @@ class Controls:
         # Replaced as a whole by the refresh, so that readers need no lock.
         self._set: dict[str, Control] = {}
         self._by_policy: dict[str, Control] = {}
+        # Dispatches of jobs that shall not start, or stop; replaced as a whole likewise.
+        self._cancelling: dict[str, int] = {}
 
     def of(self, queue: str) -> Control:
         """Return what holds for the queue."""
@@ -48,11 +50,16 @@ class Controls:
             self._by_policy[queue] = found
         return found
 
-    def refresh(self) -> set[str]:
-        """Read what staff have set; return the queues for which something changed."""
-        # Imported here: the broker, which owns the controls, is built before models can be.
-        from .models import Queue
+    def is_cancelling(self, job: str, dispatch: int) -> bool:
+        """Return whether this dispatch, or one before it, is to be cancelled."""
+        return dispatch <= self._cancelling.get(job, 0)
 
+    def refresh(self) -> set[str]:
+        """Read what staff have set and cancelled; return the queues whose control changed."""
+        # Imported here: the broker, which owns the controls, is built before models can be.
+        from .models import Job, Queue
+
+        self._cancelling = dict(Job.objects.cancelling().values_list("pk", "dispatch"))
         before, at = self._set, clock.now()
         found = {}
         for row in Queue.objects.all():

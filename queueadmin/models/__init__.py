@@ -8,6 +8,7 @@ from .lease import Lease
 from .queue import Queue
 from .recovery import RecoveryRun
 from .schedule import ScheduleOccasion
+from .unique import UniqueKey
 
 __all__ = [
     "Attempt",
@@ -19,4 +20,5 @@ __all__ = [
     "Queue",
     "RecoveryRun",
     "ScheduleOccasion",
+    "UniqueKey",
 ]

@@ -170,8 +170,8 @@ class TestCommit:
         add(max_attempts=3)
         ledger.commit([dying(attempt=3)])
 
-        assert ledger.requeue(["a", "nobody"]) == {"a"}
-        assert ledger.requeue(["a"]) == set()
+        assert ledger.requeue(["a", "nobody"]).moved == {"a"}
+        assert ledger.requeue(["a"]).moved == set()
 
         job = Job.objects.get()
         assert (job.state, job.attempts, job.dispatch, job.requeues) == ("waiting", 0, 2, 1)
@@ -307,5 +307,5 @@ def _do(act, job):
         ledger.rescue([(job.pk, job.dispatch)])
     elif act == "active":
         ledger.mark_active([(job.pk, job.dispatch, now(), "w")])
-    elif act == "requeue" and ledger.requeue([job.pk]):
+    elif act == "requeue" and ledger.requeue([job.pk]).moved:
         DeadLetter.objects.update(status=DeadLetterStatus.REQUEUED)
