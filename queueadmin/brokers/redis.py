@@ -46,7 +46,7 @@ return added
 """
 
 # KEYS: high, normal, low, hash, acks, heartbeats. ARGV: limit, worker. Returns id, data, id, data …
-# An id without data was purged or withdrawn; it is dropped. A worker that holds anything is
+# An id without data was purged or withdrawn; it is dropped and the next one taken. A worker that holds anything is
 # among the heartbeats, also between a flush and its next beat.
 _FETCH = """
 local found = {}
@@ -54,9 +54,9 @@ local left = tonumber(ARGV[1])
 local t = redis.call('TIME')
 redis.call('ZADD', KEYS[6], 'NX', t[1] * 1000 + math.floor(t[2] / 1000), ARGV[2])
 for p = 1, 3 do
-  if left <= 0 then break end
-  local ids = redis.call('LPOP', KEYS[p], left)
-  if ids then
+  while left > 0 do
+    local ids = redis.call('LPOP', KEYS[p], left)
+    if not ids then break end
     local datas = redis.call('HMGET', KEYS[4], unpack(ids))
     for i = 1, #ids do
       if datas[i] then
@@ -96,9 +96,9 @@ if starts > 0 then
 end
 local found = {0}
 for p = 1, 3 do
-  if left <= 0 then break end
-  local ids = redis.call('LPOP', KEYS[p], left)
-  if ids then
+  while left > 0 do
+    local ids = redis.call('LPOP', KEYS[p], left)
+    if not ids then break end
     local datas = redis.call('HMGET', KEYS[4], unpack(ids))
     for i = 1, #ids do
       if datas[i] then
