@@ -201,7 +201,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def requeue(self, job: str) -> None:
         expected = self.model[job]
 
-        moved = ledger.requeue([job])
+        moved = ledger.requeue([job]).moved
 
         assert moved == ({job} if expected.state == JobState.DEAD else set())
         if moved:
