@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: little enough that another process with idle threads finds some.
 PREFETCH_MS = 100
 _MOST = 256
+# From this length on a message waits for the next fetch longer than for the round trip: room
+# is filled early, so that one of high priority overtakes all but a few per thread.
+_LONG_MS = 20
 
 # How long a consumer without messages sleeps when nothing wakes it. Wake-ups can be lost
 # with the connection that carries them, so this bounds the harm.
@@ -122,6 +125,13 @@ class LedgerConsumer(Consumer):
         wanted = self._threads * PREFETCH_MS / max(self.broker.mean_ms(self.queue_name), 0.1)
         return max(self._threads, min(_MOST, round(wanted)))
 
+    def _is_worth_a_fetch(self, room: int) -> bool:
+        """Return whether to refill now; one round trip is to bring many short jobs."""
+        enough = self.prefetch / 2
+        if self.broker.mean_ms(self.queue_name) >= _LONG_MS:
+            enough = min(enough, self._threads / 2)
+        return room > 0 and room >= enough
+
     def __next__(self) -> MessageProxy | None:
         """Return the next delivery, or None when there is nothing to do for now.
 
@@ -178,8 +188,7 @@ class LedgerConsumer(Consumer):
 
     def _fetch(self, control: "Control") -> list[tuple[str, bytes]]:
         room = self.prefetch - self._hand.outstanding
-        # Refill when half is used up, so that one round trip brings many messages.
-        if not self._may_fetch(control) or room <= 0 or room * 2 < self.prefetch:
+        if not self._may_fetch(control) or not self._is_worth_a_fetch(room):
             return []
         return self.broker.transport.fetch(self.queue_name, room)
 
@@ -266,8 +275,8 @@ class LedgerConsumer(Consumer):
         hand = self._hand
         with hand.lock:
             hand.outstanding -= 1
-            has_room = hand.outstanding * 2 <= self.prefetch
-        if has_room or hand.freed:
+            room = self.prefetch - hand.outstanding
+        if hand.freed or self._is_worth_a_fetch(room):
             self.wake.set()
 
     def ack(self, message: MessageProxy) -> None:

@@ -8,13 +8,13 @@ the ledger.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, connection, transaction
 
-from . import clock, leases, ledger, registry
+from . import clock, events, leases, ledger, registry
 from .brokers.base import BrokerUnavailable
 from .conf import settings
 from .consumer import split
@@ -71,6 +71,41 @@ def confirm(broker: "LedgerBroker") -> int:
     if again and broker.push(again):
         ledger.confirm(again)
     return len(again)
+
+
+def withdraw(broker: "LedgerBroker", parcels: Sequence[ledger.Parcel]) -> int:
+    """Take cancelled jobs out of the broker; return how many are certain not to start now.
+
+    The broker lets go of a message in one step and only while no worker holds it, so what
+    it gave back nobody can start. What a worker holds, that worker settles: it looks for
+    cancels before each start and interrupts what runs.
+    """
+    taken = broker.transport.withdraw(parcels)
+    return _cancel([parcel for parcel in parcels if parcel.id in taken])
+
+
+def cancel(broker: "LedgerBroker") -> int:
+    """Carry on with cancels that could not be settled when they were asked for.
+
+    For instance because the broker was away, or the process died between the broker and
+    the ledger. A message that is gone some time after the request was lost, or withdrawn
+    by somebody who died then; in either case nobody has it.
+    """
+    parcels = ledger.cancelling(_BATCH)
+    if not parcels:
+        return 0
+    number = withdraw(broker, parcels)
+    old = ledger.cancelling(_BATCH, before=clock.now() - UNCONFIRMED_AFTER)
+    return number + _cancel(broker.transport.missing(old) if old else [])
+
+
+def _cancel(parcels: Sequence[ledger.Parcel]) -> int:
+    if not parcels:
+        return 0
+    with transaction.atomic():
+        ended = ledger.cancel_withdrawn(parcels)
+    events.cancelled(ended)
+    return len(ended)
 
 
 def rescue(broker: "LedgerBroker") -> int:
@@ -153,6 +188,7 @@ class Dispatcher:
         (1.0, confirm),
         (1.0, rescue),
         (60.0, registry.tidy),
+        (1.0, cancel),
     ]
 
     def __init__(self, broker: "LedgerBroker") -> None:

@@ -82,6 +82,19 @@ class MemoryTransport:
         self._require_up()
         return [parcel for parcel in parcels if parcel.id not in self._messages[parcel.queue]]
 
+    def withdraw(self, parcels: "Sequence[Parcel]") -> set[str]:
+        self._require_up()
+        wanted = {parcel.id: parcel for parcel in parcels}
+        with self._condition:
+            taken = set()
+            for queue in {parcel.queue for parcel in parcels}:
+                waiting = self._waiting[queue]
+                taken |= {message for _, message in waiting if message in wanted}
+                waiting[:] = [entry for entry in waiting if entry[1] not in wanted]
+            for message in taken:
+                del self._messages[wanted[message].queue][message]
+        return taken
+
     def heartbeat(self, worker_id: str = "") -> None:
         self._require_up()
 

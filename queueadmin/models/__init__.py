@@ -8,6 +8,7 @@ from .lease import Lease
 from .queue import Queue
 from .recovery import RecoveryRun
 from .schedule import ScheduleOccasion
+from .unique import UniqueKey
 from .worker import Worker
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "Queue",
     "RecoveryRun",
     "ScheduleOccasion",
+    "UniqueKey",
     "Worker",
 ]
