@@ -19,6 +19,7 @@ from .brokers.base import BrokerUnavailable
 from .conf import settings
 from .consumer import split
 from .controls import REFRESH_SECONDS
+from .states import Priority
 
 if TYPE_CHECKING:
     from .brokers.base import LedgerBroker
@@ -118,6 +119,7 @@ def rescue(broker: "LedgerBroker") -> int:
     total = 0
     for worker_id in broker.transport.dead_workers(settings.HEARTBEAT_TIMEOUT_MS):
         held = broker.transport.held_by(worker_id)
+        _give_back_foreign(broker, worker_id, held)
         dispatches = [
             found for ids in held.values() for parcel_id in ids if (found := split(parcel_id))
         ]
@@ -129,6 +131,20 @@ def rescue(broker: "LedgerBroker") -> int:
             logger.warning("Worker %s is gone; %d of its jobs go on.", worker_id, len(again))
         total += len(again)
     return total
+
+
+def _give_back_foreign(broker: "LedgerBroker", worker_id: str, held: dict[str, list[str]]) -> None:
+    """Put back what the ledger does not know, such as a message of plain Dramatiq.
+
+    Nothing but the message itself can bring it back; whoever fetches it adopts it or makes
+    a dead letter of it.
+    """
+    for queue, ids in held.items():
+        foreign = [parcel_id for parcel_id in ids if split(parcel_id) is None]
+        if foreign:
+            back = [(parcel_id, Priority.NORMAL) for parcel_id in foreign]
+            broker.transport.give_back(queue, back, worker_id)
+            held[queue] = [parcel_id for parcel_id in ids if parcel_id not in set(foreign)]
 
 
 class Heart:
@@ -243,7 +259,13 @@ class Dispatcher:
     def _run_duties(self, due: dict[int, float]) -> None:
         for index, (every, duty) in enumerate(self.duties):
             if time.monotonic() >= due.get(index, 0.0):
-                duty(self.broker)
+                try:
+                    duty(self.broker)
+                except (DatabaseError, InterfaceError, BrokerUnavailable):
+                    raise
+                except Exception:
+                    # A flaw of one duty must not end the process, nor the other duties.
+                    logger.exception("Duty %s failed.", getattr(duty, "__name__", duty))
                 due[index] = time.monotonic() + every
 
     def _refresh_controls(self) -> None:

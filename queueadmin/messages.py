@@ -18,6 +18,10 @@ _STRING_LIMITS = {"queue_name": 100, "actor_name": 200, "message_id": 64}
 # type would kill a worker thread, or lose the message, deep inside Dramatiq.
 _NUMBERS = {"eta", "retries", "max_retries", "min_backoff", "max_backoff", "max_age"}
 _NUMBERS |= {"time_limit", "delay", "unique_for"}
+# Counters end up in integer columns.
+_MOST = {"retries": 1_000_000, "max_retries": 1_000_000}
+# The year 9999, the last one that a datetime can hold.
+_LATEST_MS = 253_370_764_800_000
 _STRINGS = {"on_failure", "on_success", "on_retry_exhausted", "subject", "group_completion_uuid"}
 _STRINGS |= {"unique_key"}
 
@@ -38,8 +42,13 @@ def validate(message: Message[Any]) -> None:
             raise InvalidMessage(f"{name} has unprintable characters: {value!r:.100}.", field=name)
     if not isinstance(message.kwargs, dict) or not isinstance(message.options, dict):
         raise InvalidMessage("kwargs and options must be objects.", field="kwargs")
-    if not isinstance(message.message_timestamp, int | float):
-        raise InvalidMessage("message_timestamp must be a number.", field="message_timestamp")
+    if not isinstance(message.args, tuple | list):
+        raise InvalidMessage("args must be a list.", field="args")
+    at = message.message_timestamp
+    if not isinstance(at, int | float) or not 0 <= at < _LATEST_MS:
+        raise InvalidMessage(
+            "message_timestamp must be milliseconds since 1970.", field="message_timestamp"
+        )
     for name, value in message.options.items():
         _validate_option(name, value)
 
@@ -50,9 +59,11 @@ def _validate_option(name: str, value: Any) -> None:
     if name in _NUMBERS:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         is_endless = name == "time_limit" and value == math.inf
-        if not is_number or value < 0 or not (value < 1e15 or is_endless):
+        most = _MOST.get(name, _LATEST_MS)
+        if not is_number or value < 0 or not (value < most or is_endless):
             raise InvalidMessage(
-                f"option {name} must be a number of 0 or more, not {value!r:.100}.", field=name
+                f"option {name} must be a number from 0 to less than {most}, not {value!r:.100}.",
+                field=name,
             )
     elif name in _STRINGS:
         if not isinstance(value, str) or len(value) > 150:
@@ -61,7 +72,7 @@ def _validate_option(name: str, value: Any) -> None:
                 field=name,
             )
     elif name == "priority":
-        if value not in Priority.BY_NAME:
+        if not isinstance(value, str) or value not in Priority.BY_NAME:
             known = ", ".join(Priority.BY_NAME)
             raise InvalidMessage(f"option {name} must be one of {known}.", field=name)
     elif name == "throws":

@@ -18,7 +18,7 @@ from dramatiq.results import Results
 
 from .. import clock, execution
 from ..conf import settings
-from ..consumer import LedgerConsumer
+from ..consumer import Hand, LedgerConsumer
 from ..controls import Control, Controls
 from ..exceptions import InvalidMessage
 from ..messages import max_attempts, unique_key, validate
@@ -72,8 +72,19 @@ class Transport(Protocol):
     def settle(self, done: dict[str, list[str]], parcels: "Sequence[Parcel]") -> None:
         """Let go of messages per queue and add others, in one round trip."""
 
-    def give_back(self, queue: str, messages: Sequence[tuple[str, int]]) -> None:
-        """Put fetched messages, as (id, priority), back to the head of their queue."""
+    def give_back(
+        self, queue: str, messages: Sequence[tuple[str, int]], worker_id: str = ""
+    ) -> None:
+        """Put messages, as (id, priority), back to the head of their queue.
+
+        Only what this worker, or the one with another id, holds; the others are left alone.
+        """
+
+    def in_hand(self, queue: str) -> set[str]:
+        """Return the ids that this worker holds by the server's account.
+
+        A server that takes back by itself what a cut reply carried returns nothing.
+        """
 
     def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
         """Return those the server does not hold."""
@@ -90,8 +101,8 @@ class Transport(Protocol):
     def forget(self, worker_id: str, held: dict[str, list[str]]) -> None:
         """Drop a dead worker and the messages it held."""
 
-    def declare_dead(self, host: str, pid: int) -> None:
-        """Count the processes with this pid on this host as silent from now on."""
+    def declare_dead(self, worker_id: str) -> None:
+        """Count a worker as silent from now on."""
 
     def withdraw(self, parcels: "Sequence[Parcel]") -> set[str]:
         """Drop messages that no worker holds, each in one step; return the ids of those.
@@ -138,6 +149,7 @@ class LedgerBroker(dramatiq.Broker):
         self.scoreboard: Scoreboard | None = None
         #: Set in worker processes.
         self.heart: Heart | None = None
+        self._hands: dict[str, Hand] = {}
         self._mean_ms: dict[str, float] = {}
         self._pushing_paused_until = 0.0
         self._insert_thread: ThreadPoolExecutor | None = None
@@ -207,7 +219,7 @@ class LedgerBroker(dramatiq.Broker):
         fields = {**message.asdict(), "options": options}
         try:
             data = get_encoder().encode(fields)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidMessage(
                 f"The arguments of {message.actor_name} cannot be encoded: {error}.", field="args"
             ) from error
@@ -303,6 +315,10 @@ class LedgerBroker(dramatiq.Broker):
         if self.recorder is None:
             raise RuntimeError("Outcomes are recorded in worker processes only.")
         return self.recorder
+
+    def hand(self, queue_name: str) -> Hand:
+        """Return what this process holds of the queue."""
+        return self._hands.setdefault(queue_name, Hand())
 
     # --- Run times ------------------------------------------------------------------
     def mean_ms(self, queue_name: str) -> float:

@@ -10,10 +10,11 @@ Keys, under the namespace:
     __pushed__                channel that names the queue of each push
 """
 
+import logging
 import os
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from uuid import uuid4
@@ -28,6 +29,8 @@ from .base import BrokerUnavailable, LedgerBroker
 if TYPE_CHECKING:
     from ..controls import Control
     from ..ledger import Parcel
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +48,10 @@ end
 return added
 """
 
+# A full server refuses a script whose first write may need memory, and lets it go on after
+# one that needs none. Fetches and heartbeats have to go on, or nobody makes room: each
+# script of theirs begins with such a write.
+
 # KEYS: high, normal, low, hash, acks, heartbeats. ARGV: limit, worker. Returns id, data, id, data …
 # An id without data was purged or withdrawn; it is dropped and the next one taken. A worker that holds anything is
 # among the heartbeats, also between a flush and its next beat.
@@ -52,6 +59,7 @@ _FETCH = """
 local found = {}
 local left = tonumber(ARGV[1])
 local t = redis.call('TIME')
+redis.call('ZREM', KEYS[6], '')
 redis.call('ZADD', KEYS[6], 'NX', t[1] * 1000 + math.floor(t[2] / 1000), ARGV[2])
 for p = 1, 3 do
   while left > 0 do
@@ -86,6 +94,7 @@ local wait = 0
 if slots > 0 then left = math.min(left, slots - redis.call('HLEN', KEYS[6])) end
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
+redis.call('ZREM', KEYS[9], '')
 redis.call('ZADD', KEYS[9], 'NX', math.floor(now / 1000), ARGV[5])
 if starts > 0 then
   window = window + math.min(window * 0.05, 50)
@@ -161,7 +170,9 @@ end
 """
 
 _TIME = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000) "
-_HEARTBEAT = _TIME + "redis.call('ZADD', KEYS[1], now, ARGV[1])"
+_HEARTBEAT = (
+    _TIME + "redis.call('ZREM', KEYS[1], ARGV[1]); redis.call('ZADD', KEYS[1], now, ARGV[1])"
+)
 _DEAD = _TIME + "return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])"
 
 # Lua's stack bounds how many ids one call may unpack.
@@ -231,12 +242,22 @@ class RedisTransport:
     @_translated
     def settle(self, done: dict[str, list[str]], parcels: "Sequence[Parcel]") -> None:
         with self._client.pipeline(transaction=False) as pipeline:
-            for queue, ids in done.items():
+            for queue, names in done.items():
+                ids = _raw(names)
                 pipeline.hdel(self._key(queue, "msgs"), *ids)
                 pipeline.srem(self._acks(queue), *ids)
                 pipeline.hdel(self._key(queue, "slots"), *ids)
+            pushes_at = len(pipeline)
             self._add(pipeline, parcels)
-            pipeline.execute()
+            answers = pipeline.execute(raise_on_error=False)
+        failures = [answer for answer in answers if isinstance(answer, redis.RedisError)]
+        # A full server refuses pushes. What is done has to leave all the same, or it stays
+        # full; the dispatcher finds what was not pushed.
+        for answer in answers[:pushes_at]:
+            if isinstance(answer, redis.RedisError):
+                raise answer
+        if failures:
+            logger.warning("Not pushed yet, the jobs wait in the ledger: %s", failures[0])
 
     def _add(self, pipeline: Any, parcels: "Sequence[Parcel]") -> None:
         by_list: dict[tuple[str, int], list[str | bytes]] = defaultdict(list)
@@ -264,24 +285,33 @@ class RedisTransport:
         keys += [self._key(queue, "slots"), self._key(queue, "grants"), self._key("__pushed__")]
         keys.append(self._key("__heartbeats__"))
         rate = control.rate
-        arguments: list[str | int] = [
+        arguments: list[str | bytes | int] = [
             max(min(limit, _FETCH_LIMIT), 0),
             control.concurrency or 0,
             rate.limit if rate else 0,
             rate.window_ms if rate else 0,
             self.worker_id,
             queue,
-            *freed,
+            *_raw(freed),
         ]
         wait_ms, *found = self._fetch_limited(keys=keys, args=arguments)
         return _pairs(found), int(wait_ms)
 
     @_translated
-    def give_back(self, queue: str, messages: Sequence[tuple[str, int]]) -> None:
+    def give_back(
+        self, queue: str, messages: Sequence[tuple[str, int]], worker_id: str = ""
+    ) -> None:
         if messages:
-            arguments = [part for message in reversed(messages) for part in message]
-            keys = [*self._lists(queue), self._acks(queue), self._key(queue, "slots")]
+            arguments: list[bytes | int] = []
+            for message, priority in reversed(messages):
+                arguments += (*_raw([message]), priority)
+            acks = self._acks(queue, worker_id)
+            keys = [*self._lists(queue), acks, self._key(queue, "slots")]
             self._give_back(keys=keys, args=arguments)
+
+    @_translated
+    def in_hand(self, queue: str) -> set[str]:
+        return {_text(message) for message in self._client.smembers(self._acks(queue))}
 
     @_translated
     def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
@@ -331,7 +361,7 @@ class RedisTransport:
     @_translated
     def dead_workers(self, timeout_ms: int) -> list[str]:
         silent = self._dead(keys=[self._key("__heartbeats__")], args=[timeout_ms])
-        return [worker.decode() for worker in silent]
+        return [_text(worker) for worker in silent]
 
     @_translated
     def held_by(self, worker_id: str) -> dict[str, list[str]]:
@@ -339,17 +369,15 @@ class RedisTransport:
         # Worker ids have no pattern characters but a host's name may.
         pattern = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in prefix) + "*"
         return {
-            key.decode()[len(prefix) :]: [
-                message.decode("utf-8", "replace") for message in self._client.smembers(key)
-            ]
+            _text(key)[len(prefix) :]: [_text(message) for message in self._client.smembers(key)]
             for key in self._client.scan_iter(match=pattern, count=1000)
         }
 
     @_translated
     def forget(self, worker_id: str, held: dict[str, list[str]]) -> None:
         with self._client.pipeline(transaction=True) as pipeline:
-            for queue, ids in held.items():
-                if ids:
+            for queue, names in held.items():
+                if ids := _raw(names):
                     pipeline.hdel(self._key(queue, "msgs"), *ids)
                     pipeline.srem(self._acks(queue, worker_id), *ids)
                     pipeline.hdel(self._key(queue, "slots"), *ids)
@@ -357,12 +385,8 @@ class RedisTransport:
             pipeline.execute()
 
     @_translated
-    def declare_dead(self, host: str, pid: int) -> None:
-        key = self._key("__heartbeats__")
-        prefix = f"{host}:{pid}:".encode()
-        for worker in self._client.zrange(key, 0, -1):
-            if worker.startswith(prefix):
-                self._client.zadd(key, {worker: 0})
+    def declare_dead(self, worker_id: str) -> None:
+        self._client.zadd(self._key("__heartbeats__"), {worker_id: 0}, xx=True)
 
     # --- Wake-up --------------------------------------------------------------------
     @_translated
@@ -375,7 +399,7 @@ class RedisTransport:
         try:
             message = self._pubsub.get_message(timeout=timeout)
             while message is not None:
-                queues.add(message["data"].decode())
+                queues.add(_text(message["data"]))
                 message = self._pubsub.get_message(timeout=0)
         except redis.RedisError:
             self._pubsub.close()
@@ -391,11 +415,17 @@ class RedisTransport:
         self._listening.close()
 
 
+def _text(name: bytes) -> str:
+    # Any bytes, and the same ones back when it is sent again.
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _raw(names: Iterable[str]) -> list[bytes]:
+    return [name.encode("utf-8", "surrogateescape") for name in names]
+
+
 def _pairs(found: list[bytes]) -> list[tuple[str, bytes]]:
-    return [
-        (found[index].decode("utf-8", "replace"), found[index + 1])
-        for index in range(0, len(found), 2)
-    ]
+    return [(_text(found[index]), found[index + 1]) for index in range(0, len(found), 2)]
 
 
 class RedisBroker(LedgerBroker):

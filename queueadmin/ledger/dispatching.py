@@ -60,7 +60,7 @@ def _wire(message: bytes, attempts: int, requeues: int) -> bytes:
     try:
         decoded = json.loads(message)
         decoded["options"]["retries"] = attempts
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         # Bytes of another encoder go as they came; the ledger counts the attempts anyhow.
         return message
     if requeues:

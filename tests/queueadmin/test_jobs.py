@@ -293,17 +293,12 @@ def test_a_cancelled_job_in_a_dead_workers_hands_does_not_run_again(broker, work
     jobs.cancel(message.message_id, by=None)
     Job.objects.update(cancel_requested_at=now() - timedelta(seconds=10))
 
-    other.transport.declare_dead(*_host_and_pid(other))
+    other.transport.declare_dead(other.transport.worker_id)
     assert dispatcher.rescue(broker) == 0
     assert dispatcher.cancel(broker) == 1
 
     assert state_of(message) == JobState.CANCELLED
     assert broker.transport.size("q") == 0
-
-
-def _host_and_pid(broker):
-    host, pid, _ = broker.transport.worker_id.rsplit(":", 2)
-    return host, int(pid)
 
 
 @pytest.mark.parametrize("is_cancel_first", [True, False])
