@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from django.db import connections
+from django.db import DatabaseError, InterfaceError, connections
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import (
     AgeLimit,
@@ -165,6 +165,32 @@ class Bookkeeping(Middleware):
             # Fetched before the cancel.
             run.cancelled = True
             raise SkipMessage(f"job {run.job} is cancelled")
+        heart = broker.heart
+        if message.parcel_id.endswith("?") or (
+            heart is not None and (message.era != heart.era or not heart.is_fresh())
+        ):
+            self._claim(broker, message, run)
+
+    def _claim(self, broker: Any, message: Any, run: Execution) -> None:
+        """Ask the ledger before a start that may not be the only one.
+
+        A message that was dispatched again after a loss or a death, or fetched before this
+        process was frozen or cut off, or before the server lost its memory.
+
+        Raises:
+            SkipMessage: another dispatch of the job counts, or the ledger is away.
+        """
+        from . import ledger  # needs models; see above
+
+        try:
+            crashes = ledger.claim(run.job, run.dispatch, worker=_worker(broker))
+        except (DatabaseError, InterfaceError) as error:
+            # It may have been claimed all the same; the ending gives it back in any case.
+            run.returned = True
+            raise SkipMessage(f"the ledger is away: {error}") from error
+        if crashes is None:
+            message.is_void = True
+            raise SkipMessage(f"dispatch {run.dispatch} of job {run.job} does not count any more")
 
     def after_process_message(
         self,
@@ -193,6 +219,9 @@ class Bookkeeping(Middleware):
         run = execution.current()
         if run is None:
             return
+        if message.is_void:
+            self._leave(broker, run)
+            return
         run.attempt = 0
         ending = conclude(broker, message, run, None)
         if run.returned or run.cancelled:
@@ -213,6 +242,11 @@ class Bookkeeping(Middleware):
         if broker.recorder is not None:
             broker.recorder.running.pop(id(run), None)
             broker.scoreboard.leave()
+
+
+def _worker(broker: Any) -> str:
+    host_and_pid: str = broker.transport.worker_id.rsplit(":", 1)[0]
+    return host_and_pid
 
 
 def _weight(queue: str) -> int:
@@ -243,7 +277,7 @@ def conclude(broker: Any, message: Any, run: Execution, exception: BaseException
         duration_ms=round(duration_ms, 3),
         queue=run.queue,
         actor=message.actor_name if actor is None else actor.actor_name,
-        worker=broker.transport.worker_id.rsplit(":", 1)[0],
+        worker=_worker(broker),
         release=settings.RELEASE,
         result=run.result,
         follow_ups=run.follow_ups,

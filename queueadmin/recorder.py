@@ -94,7 +94,7 @@ class Recorder:
     # --- Handing over, from any thread ------------------------------------------------
     def put(self, delivery: Delivery) -> None:
         """Take over a finished delivery."""
-        ending = delivery.ending or _interrupted(delivery)
+        ending = None if delivery.is_void else delivery.ending or _interrupted(delivery)
         self._inbox.put(_Entry(delivery.queue_name, delivery.parcel_id, ending))
 
     def park(self, delivery: Delivery) -> None:

@@ -13,7 +13,16 @@ from .cancelling import (
     reschedule,
     run_now,
 )
-from .dispatching import Parcel, confirm, next_due, parcels_of, promote_due, rescue, unconfirmed
+from .dispatching import (
+    Parcel,
+    claim,
+    confirm,
+    next_due,
+    parcels_of,
+    promote_due,
+    rescue,
+    unconfirmed,
+)
 from .endings import Committed, Ending, commit, mark_active
 from .enqueuing import NewJob, add, insert
 from .requeuing import Requeued, cancel_queue, requeue
@@ -32,6 +41,7 @@ __all__ = [
     "cancel_queue",
     "cancel_withdrawn",
     "cancelling",
+    "claim",
     "commit",
     "confirm",
     "insert",
