@@ -29,6 +29,7 @@ from dramatiq.middleware import (
 from dramatiq.results import Results
 
 from . import clock, events, execution
+from .apart import run_apart
 from .conf import require_valid, settings
 from .execution import Execution
 from .masking import storable
@@ -191,6 +192,25 @@ class Bookkeeping(Middleware):
         if crashes is None:
             message.is_void = True
             raise SkipMessage(f"dispatch {run.dispatch} of job {run.job} does not count any more")
+        if crashes >= ledger.APART_FROM and broker.modules:
+            self._run_apart(broker, message, run)
+
+    def _run_apart(self, broker: Any, message: Any, run: Execution) -> None:
+        """Run a job that has killed processes where it can kill nobody else's.
+
+        Raises:
+            SkipMessage: it has run, or it is to be dispatched again.
+        """
+        # If this process dies now, it was not by this job.
+        broker.scoreboard.leave()
+        limit = next(found for found in broker.middleware if isinstance(found, PolicyTimeLimit))
+        limit_seconds = limit.limit_ms(broker, message) / 1000
+        try:
+            message.is_void = run_apart(broker, run, limit_seconds=limit_seconds)
+        except (DatabaseError, InterfaceError) as error:
+            broker.logger.warning("How job %s ended is not recorded: %s", run.job, error)
+        run.returned = not message.is_void
+        raise SkipMessage(f"job {run.job} has run in a process of its own")
 
     def after_process_message(
         self,

@@ -94,7 +94,7 @@ class Recorder:
     # --- Handing over, from any thread ------------------------------------------------
     def put(self, delivery: Delivery) -> None:
         """Take over a finished delivery."""
-        ending = None if delivery.is_void else delivery.ending or _interrupted(delivery)
+        ending = None if delivery.is_void else delivery.ending or interrupted(delivery)
         self._inbox.put(_Entry(delivery.queue_name, delivery.parcel_id, ending))
 
     def park(self, delivery: Delivery) -> None:
@@ -362,7 +362,7 @@ def _ending(delivery: Delivery, state: JobState, outcome: Outcome) -> ledger.End
     )
 
 
-def _interrupted(delivery: Delivery) -> ledger.Ending:
+def interrupted(delivery: Delivery) -> ledger.Ending:
     """Return the ending of a run of which nobody said how it ended: dispatch it again."""
     ending = _ending(delivery, JobState.WAITING, Outcome.RETURNED)
     ending.due_at = ending.finished_at

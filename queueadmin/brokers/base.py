@@ -175,6 +175,9 @@ class LedgerBroker(dramatiq.Broker):
         self.is_quiet = False
         #: Ends this process as SIGTERM does; set where there is a process to end.
         self.request_stop: Callable[[], None] | None = None
+        #: The modules of the actors, to start processes that know them; set in worker
+        #: processes of a supervisor.
+        self.modules: list[str] = []
         #: What each thread runs, for the supervisor; set in worker processes.
         self.scoreboard: Scoreboard | None = None
         #: Set in worker processes.

@@ -13,6 +13,7 @@ from .cancelling import (
     reschedule,
     run_now,
 )
+from .crashing import APART_FROM, crashed
 from .dispatching import (
     Parcel,
     claim,
@@ -29,6 +30,7 @@ from .requeuing import Requeued, cancel_queue, requeue
 from .unique import prune
 
 __all__ = [
+    "APART_FROM",
     "Cancelled",
     "Committed",
     "Ended",
@@ -44,6 +46,7 @@ __all__ = [
     "claim",
     "commit",
     "confirm",
+    "crashed",
     "insert",
     "mark_active",
     "next_due",
