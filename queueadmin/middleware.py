@@ -138,6 +138,9 @@ class Bookkeeping(Middleware):
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
         """Record what is still to be recorded."""
+        for run in list(broker.recorder.running.values()):
+            # The time to stop is up; its thread ends with the process.
+            broker.recorder.give_back(run)
         broker.dispatcher.stop()
         broker.recorder.stop()
         broker.recorder = broker.scoreboard = None
@@ -152,6 +155,7 @@ class Bookkeeping(Middleware):
             actor=message.actor_name,
             started_at=clock.now(),
             started=time.perf_counter(),
+            parcel_id=message.parcel_id,
         )
         execution.enter(run)
         if broker.recorder is not None:

@@ -97,6 +97,27 @@ class Recorder:
         ending = None if delivery.is_void else delivery.ending or interrupted(delivery)
         self._inbox.put(_Entry(delivery.queue_name, delivery.parcel_id, ending))
 
+    def give_back(self, run: Execution) -> None:
+        """Dispatch a run again that this process will not finish; it costs no attempt.
+
+        If its thread reports an outcome all the same, the first of the two counts.
+        """
+        logger.warning("Job %s is still running; it runs again elsewhere.", run.job)
+        at = clock.now()
+        ending = ledger.Ending(
+            job=run.job,
+            dispatch=run.dispatch,
+            state=JobState.WAITING,
+            outcome=Outcome.RETURNED,
+            attempt=0,
+            started_at=at,
+            finished_at=at,
+            due_at=at,
+            queue=run.queue,
+            actor=run.actor,
+        )
+        self._inbox.put(_Entry(run.queue, run.parcel_id, ending))
+
     def park(self, delivery: Delivery) -> None:
         """Put off a job whose actor this release does not know; bury it after the grace time."""
         at = clock.now()

@@ -11,6 +11,7 @@ from dramatiq import get_broker
 from . import audit, dispatcher, leases
 from .brokers.base import ServerSettling
 from .clock import now
+from .conf import settings
 from .models import Job, RecoveryRun
 from .states import JobState
 
@@ -38,7 +39,7 @@ def recover(*, by: "User | None" = None, dry_run: bool = False) -> RecoveryRun |
     try:
         run.found = {
             "overdue": dispatcher.promote(_broker()) if not dry_run else _overdue(),
-            "dead workers' jobs": 0 if dry_run else dispatcher.rescue(_broker()),
+            "dead workers' jobs": _in_dead_hands() if dry_run else dispatcher.rescue(_broker()),
             "lost in the broker": _redispatch(dry_run=dry_run),
         }
         if by is not None:
@@ -62,6 +63,15 @@ def _overdue() -> int:
     return Job.objects.filter(
         state__in=(JobState.SCHEDULED, JobState.RETRYING), due_at__lt=now()
     ).count()
+
+
+def _in_dead_hands() -> int:
+    transport = _broker().transport
+    return sum(
+        len(ids)
+        for worker_id in transport.dead_workers(settings.HEARTBEAT_TIMEOUT_MS)
+        for ids in transport.held_by(worker_id).values()
+    )
 
 
 def _redispatch(*, dry_run: bool) -> int:
