@@ -144,7 +144,7 @@ def claim(job: str, dispatch: int, *, worker: str) -> int | None:
 
 
 def rescue(
-    dispatches: Iterable[tuple[str, int]], states: Iterable[JobState] = RUNNABLE
+    dispatches: Iterable[tuple[str, int]], states: Sequence[JobState] = RUNNABLE
 ) -> list[Parcel]:
     """Give jobs whose message is lost or in dead hands a new dispatch number, for pushing.
 
@@ -156,8 +156,10 @@ def rescue(
     Args:
         dispatches: (job id, dispatch) of each.
         states: which of them to move; who saw them wait must not move those that were
-            started since.
+            started since. Jobs that may have been started are suspect from now on.
     """
+    # What only waited is in nobody's hands but those of holders that have to claim it.
+    suspect = "true" if JobState.ACTIVE in states else "false"
     allowed = ", ".join(f"'{state.value}'" for state in states)
     wanted = sorted(dispatches)
     if not wanted:
@@ -166,7 +168,7 @@ def rescue(
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             "UPDATE queueadmin_job SET state = 'waiting', dispatch = queueadmin_job.dispatch + 1, "  # noqa: S608
-            f"is_suspect = true, in_broker = false FROM {found} "
+            f"is_suspect = (queueadmin_job.is_suspect OR {suspect}), in_broker = false FROM {found} "
             "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
             f"AND {sql.unindexed('queueadmin_job.state')} IN ({allowed}) "
             "AND queueadmin_job.cancel_requested_at IS NULL "
