@@ -9,7 +9,14 @@ from django.utils.safestring import SafeString
 
 from .. import display
 from ..models.dead_letter import Urgency
-from ..states import DeadLetterStatus, JobState, Outcome
+from ..states import (
+    DeadLetterStatus,
+    GroupStatus,
+    ItemState,
+    JobState,
+    OperationStatus,
+    Outcome,
+)
 
 register = template.Library()
 
@@ -40,6 +47,24 @@ def urgency_badge(urgency: int) -> SafeString:
 def outcome_badge(outcome: str) -> SafeString:
     """Show how an attempt ended."""
     return display.badge(_member(Outcome, outcome))
+
+
+@register.filter
+def group_badge(status: str) -> SafeString:
+    """Show a failure group's status."""
+    return display.badge(_member(GroupStatus, status))
+
+
+@register.filter
+def operation_badge(status: str) -> SafeString:
+    """Show how far a requeue operation is."""
+    return display.badge(_member(OperationStatus, status))
+
+
+@register.filter
+def item_badge(state: str) -> SafeString:
+    """Show what became of one job of a requeue operation."""
+    return display.badge(_member(ItemState, state))
 
 
 @register.filter

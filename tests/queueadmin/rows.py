@@ -23,7 +23,7 @@ notifications.exceptions.RecipientRejected: (#131026) Message undeliverable
 """
 
 TRIAGE = ("view_deadletter", "view_job", "requeue_deadletter", "assign_deadletter",
-          "annotate_deadletter", "close_deadletter")  # fmt: skip
+          "annotate_deadletter", "close_deadletter", "view_requeueoperation")  # fmt: skip
 
 
 def make_user(name: str, *permissions: str, **fields: Any) -> User:
