@@ -40,6 +40,8 @@ class Controls:
         #: False until the first refresh: a process that has just started does not know yet
         #: what is paused, and must not fetch.
         self.is_known = False
+        # Dispatches of jobs that shall not start, or stop; replaced as a whole likewise.
+        self._cancelling: dict[str, int] = {}
 
     def of(self, queue: str) -> Control:
         """Return what holds for the queue."""
@@ -53,11 +55,16 @@ class Controls:
             self._by_policy[queue] = found
         return found
 
-    def refresh(self) -> set[str]:
-        """Read what staff have set; return the queues for which something changed."""
-        # Imported here: the broker, which owns the controls, is built before models can be.
-        from .models import Queue
+    def is_cancelling(self, job: str, dispatch: int) -> bool:
+        """Return whether this dispatch, or one before it, is to be cancelled."""
+        return dispatch <= self._cancelling.get(job, 0)
 
+    def refresh(self) -> set[str]:
+        """Read what staff have set and cancelled; return the queues whose control changed."""
+        # Imported here: the broker, which owns the controls, is built before models can be.
+        from .models import Job, Queue
+
+        self._cancelling = dict(Job.objects.cancelling().values_list("pk", "dispatch"))
         before, at = self._set, clock.now()
         found = {}
         for row in Queue.objects.all():

@@ -98,8 +98,8 @@ class Bookkeeping(Middleware):
 
     @property
     def actor_options(self) -> set[str]:
-        """Return the options actors may set for the console."""
-        return {"subject"}
+        """Return the options actors may set, which no other middleware names."""
+        return {"subject", "unique_key", "unique_for"}
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         """Start what records and dispatches, before the first message is fetched.
@@ -161,6 +161,10 @@ class Bookkeeping(Middleware):
             # Prefetched before the pause.
             run.returned = True
             raise SkipMessage(f"queue {run.queue} is paused, or this process is quiet")
+        if broker.controls.is_cancelling(run.job, run.dispatch):
+            # Fetched before the cancel.
+            run.cancelled = True
+            raise SkipMessage(f"job {run.job} is cancelled")
 
     def after_process_message(
         self,
@@ -191,7 +195,7 @@ class Bookkeeping(Middleware):
             return
         run.attempt = 0
         ending = conclude(broker, message, run, None)
-        if run.returned:
+        if run.returned or run.cancelled:
             pass
         elif message.failed:
             ending.state, ending.outcome = JobState.DEAD, Outcome.DEAD
@@ -251,6 +255,8 @@ def conclude(broker: Any, message: Any, run: Execution, exception: BaseException
     if run.returned:
         ending.state, ending.outcome, ending.attempt = JobState.WAITING, Outcome.RETURNED, 0
         ending.due_at = finished_at
+    elif run.cancelled:
+        ending.state, ending.outcome, ending.result = JobState.CANCELLED, Outcome.CANCELLED, None
     elif message.failed:
         ending.state, ending.outcome = JobState.DEAD, Outcome.DEAD
         ending.cause = run.cause or DeathCause.REJECTED

@@ -426,7 +426,7 @@ def _requeue(operation: RequeueOperation, ids: list[int], at: datetime) -> int:
         .values_list("pk", "deaths")
     )
     try:
-        deadletters.requeue(
+        result = deadletters.requeue(
             pending, by=operation.owner, reason=f"{operation.name}: {operation.reason}".rstrip(": ")
         )
     except NotPermitted as error:
@@ -443,7 +443,12 @@ def _requeue(operation: RequeueOperation, ids: list[int], at: datetime) -> int:
     left = Counter[str]()
     for pk in ids:
         if pk not in moved:
-            why = Skip.UNMOVABLE if pk in pending else _obstacle(status.get(pk)) or Skip.UNCHANGED
+            if pk in result.held_by:
+                why = Skip.KEY_HELD
+            elif pk in pending:
+                why = Skip.UNMOVABLE
+            else:
+                why = _obstacle(status.get(pk)) or Skip.UNCHANGED
             left[why.value] += items.filter(dead_letter=pk).update(
                 state=ItemState.SKIPPED, skip=why.value, ended_at=at
             )

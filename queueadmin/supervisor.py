@@ -18,6 +18,7 @@ from django.db import Error as DatabaseProblem
 from django.db import connection
 from dramatiq import get_broker
 
+from . import leases
 from .brokers.base import BrokerUnavailable, LedgerBroker
 from .hard_limits import record_overrun
 from .scoreboard import Running, Scoreboard
@@ -129,7 +130,7 @@ class Supervisor:
         logger.error(
             "Worker %d ended (%s); restarting it in %.1f s.", pid, _describe(code), slot.backoff
         )
-        self._report_dead(pid)
+        self._report_dead(slot)
         slot.restarts += 1
         slot.start_at = now + slot.backoff
         slot.backoff = min(slot.backoff * 2, _LONGEST_BACKOFF)
@@ -210,29 +211,40 @@ class Supervisor:
         slot.process = subprocess.Popen(command)  # noqa: S603  # our own module
         slot.started = time.monotonic()
 
-    def _report_dead(self, pid: int) -> None:
-        """Let the dispatcher rescue the process's jobs now, not after the heartbeat time-out."""
+    def _report_dead(self, slot: _Slot) -> None:
+        """Let the dispatcher rescue the process's jobs now, not after the heartbeat time-out.
+
+        By the id that the process has signed with: in containers, another host may have the
+        same name and a living process with the same number.
+        """
         broker = get_broker()
-        if isinstance(broker, LedgerBroker):
-            try:
-                broker.transport.declare_dead(socket.gethostname(), pid)
-            except BrokerUnavailable as error:
-                logger.warning("Could not report worker %d as dead: %s", pid, error)
+        worker_id = slot.scoreboard.last_sign()[1] if slot.scoreboard is not None else ""
+        if not worker_id or not isinstance(broker, LedgerBroker):
+            return
+        try:
+            broker.transport.declare_dead(worker_id)
+            # Or nobody leads until its lease has run out.
+            leases.release("dispatcher", worker_id)
+        except BrokerUnavailable as error:
+            logger.warning("Could not report worker %s as dead: %s", worker_id, error)
+        except DatabaseProblem as error:
+            logger.warning("Could not take the lease of worker %s: %s", worker_id, error)
+            connection.close()
 
     def _end_all(self) -> None:
         """Tell all processes to stop, wait, and kill what does not."""
-        running = [slot.process for slot in self._slots if slot.process is not None]
-        for process in running:
+        running = [(slot, slot.process) for slot in self._slots if slot.process is not None]
+        for _, process in running:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + self.shutdown_seconds
-        for process in running:
+        for slot, process in running:
             while process.poll() is None:
                 if self._is_impatient or time.monotonic() > deadline:
                     logger.warning("Worker %d is killed; its jobs will run again.", process.pid)
                     process.kill()
                     process.wait()
-                    self._report_dead(process.pid)
+                    self._report_dead(slot)
                     break
                 time.sleep(0.05)  # paces the wait
         for slot in self._slots:

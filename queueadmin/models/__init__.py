@@ -11,6 +11,7 @@ from .queue import Overview, Queue
 from .recovery import RecoveryRun
 from .schedule import ScheduleControl, ScheduleOccasion
 from .statistic import HourStatistic, MinuteStatistic
+from .unique import UniqueKey
 from .worker import Worker
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "RequeueOperation",
     "ScheduleControl",
     "ScheduleOccasion",
+    "UniqueKey",
     "Worker",
 ]

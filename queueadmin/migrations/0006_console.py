@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('queueadmin', '0004_workers_and_breakers'),
+        ('queueadmin', '0005_cancel_and_unique_keys'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
