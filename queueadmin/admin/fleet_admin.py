@@ -310,6 +310,7 @@ class OverviewAdmin(QueueAdmin):
             "rows": rows,
             "sentence": queues_sentence(rows),
             "at": now(),
+            "is_live": True,
             "groups": [(group, matrix[group.pk][0], matrix[group.pk][2]) for group in groups],
             "may_see_groups": self.may(request, "view_failuregroup"),
             "fleet": [_shown_worker(worker) for worker in _living()]
@@ -359,7 +360,7 @@ def _trouble(queue: Queue, numbers: statistics.QueueNumbers, consumers: int) -> 
     failed = numbers.flow.failed_percent
     if queue.breaker_state != Queue.Breaker.CLOSED:
         return _t("breaker %(state)s") % {"state": queue.get_breaker_state_display()}
-    if queue.is_paused(now()):
+    if waiting and queue.is_paused(now()):
         return _t("paused, %(count)s waiting") % {"count": waiting}
     if waiting and not consumers:
         return _t("%(count)s waiting and no worker consumes it") % {"count": waiting}

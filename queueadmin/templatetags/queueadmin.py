@@ -128,7 +128,7 @@ def rate(number: float) -> str:
     """Show a rate with as many digits as it needs."""
     if not number:
         return "0"
-    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}".removesuffix(".0")
 
 
 @register.filter

@@ -117,7 +117,7 @@ def test_the_overview_shows_what_the_minutes_counted(lead: Client) -> None:
 
     html = lead.get(OVERVIEW).content.decode()
 
-    assert "2.0" in html  # done per minute over the hour
+    assert 'data-label="done/min">2<' in html
     assert "25 %" in html
     assert "65 ms / 96 ms" in html
     assert "qa-spark" in html
