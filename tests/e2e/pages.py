@@ -48,9 +48,7 @@ def open_staff_page(page: Page, address: str, name: str) -> None:
         if name != "dead-letters":
             page.locator("#result_list tbody th a").first.click()
         if name == "requeue":
-            page.get_by_role("link", name="Requeue").or_(
-                page.get_by_role("button", name="Requeue")
-            ).first.click()
+            page.locator("#content-main").get_by_role("button", name="Requeue").first.click()
     elif name in ("jobs", "job"):
         page.goto(urljoin(address, JOBS))
         if name == "job":
@@ -65,7 +63,7 @@ def open_staff_page(page: Page, address: str, name: str) -> None:
         page.locator("#result_list tbody th a").first.click()
         page.wait_for_selector(".qa-matrix")
         if name == "requeue-group":
-            page.get_by_role("link", name="Requeue").click()
+            page.locator("#content-main").get_by_role("link", name="Requeue").click()
     # Not "networkidle": some pages go on asking.
     page.wait_for_load_state("load")
 
@@ -76,7 +74,7 @@ def open_operation(page: Page, address: str) -> None:
     page.goto(operations)
     if page.locator("#result_list").count() == 0:
         page.goto(urljoin(address, LETTERS))
-        page.locator("#action-toggle").check()
+        page.locator("input.action-select").first.check()
         page.select_option("select[name=action]", "requeue_guarded")
         page.locator("button[name=index]").first.click()
         page.fill("[name=name]", "WhatsApp outage")
