@@ -9,6 +9,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from .clock import now
 from .models.dead_letter import Urgency
@@ -68,10 +69,14 @@ BADGES: dict[object, tuple[str, str]] = {
     ItemState.SKIPPED: (BAR, "quiet"),
     "paused": (PAUSE, "warn"),
     "limited": (LIMIT, "calm"),
+    "cancelling": (BAR, "warn"),
     "done": (CHECK, "good"),
     "failed": (CROSS, "bad"),
     "running": (DISC, "busy solid"),
 }
+
+#: Word of the badge beside the state of a job that shall stop.
+CANCELLING = gettext_lazy("cancel requested")
 
 #: Invisible or text-turning characters, and halves of pairs that no encoding accepts.
 _UNPRINTABLE = re.compile(

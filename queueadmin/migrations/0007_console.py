@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('queueadmin', '0005_cancel_and_unique_keys'),
+        ('queueadmin', '0006_crashed_and_suspect_jobs'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

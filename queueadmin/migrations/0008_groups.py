@@ -73,7 +73,7 @@ def group_what_is_there(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ("queueadmin", "0006_console"),
+        ("queueadmin", "0007_console"),
         ("auth", "0012_alter_user_first_name_max_length"),
         ("contenttypes", "0002_remove_content_type_name"),
     ]
