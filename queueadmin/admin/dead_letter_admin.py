@@ -10,21 +10,28 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Left
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    StreamingHttpResponse,
+)
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import path, reverse
+from django.urls.resolvers import URLPattern
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from .. import display
+from .. import audit, display
 from ..clock import now
 from ..failuregroups import WINDOWS
 from ..models import DeadLetter, FailureGroup
 from ..models.dead_letter import Urgency
 from ..states import DeadLetterStatus
-from . import sentences
+from . import exporting, sentences
 from .acting import ActingAdmin
 from .job_admin import evidence
 from .lists import SeenFilter, TabFilter
@@ -206,6 +213,23 @@ def _moment(text: str) -> datetime | None:
     return found if found is not None and found.tzinfo is not None else None
 
 
+#: What a file of dead letters has; no payload, which is masked.
+COLUMNS: tuple[exporting.Column, ...] = (
+    ("id", lambda row: row.pk),
+    ("job", lambda row: row.job_id),
+    ("queue", lambda row: row.queue),
+    ("actor", lambda row: row.actor),
+    ("status", lambda row: row.status),
+    ("priority", lambda row: row.get_urgency_display()),
+    ("died_by", lambda row: row.died_by),
+    ("error", lambda row: row.error_class),
+    ("text", lambda row: row.error_excerpt),
+    ("attempts", lambda row: row.attempts),
+    ("died_at", lambda row: row.died_at.isoformat()),
+    ("owner", lambda row: row.assignee.get_username() if row.assignee else ""),
+)
+
+
 class DeadLetterAdmin(ActingAdmin):
     """The desk where permanent failures are reviewed."""
 
@@ -221,6 +245,7 @@ class DeadLetterAdmin(ActingAdmin):
         "status_badge",
     )
     list_display_links = ("letter",)
+    change_list_template = "queueadmin/dead_letters.html"
     list_filter = (
         StatusTabs,
         GroupFilter,
@@ -242,6 +267,25 @@ class DeadLetterAdmin(ActingAdmin):
         "Nothing here. A job that failed for good waits under “pending” until somebody "
         "requeues it or marks it permanently failed."
     )
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the address of the list as a file."""
+        view = self.admin_site.admin_view(self.export_view)
+        return [
+            path("export/<str:form>/", view, name="queueadmin_deadletter_export"),
+            *super().get_urls(),
+        ]
+
+    def export_view(self, request: HttpRequest, form: str) -> StreamingHttpResponse:
+        """Answer with the list under its filters as a file; that it was taken is audited."""
+        if form not in exporting.FORMATS:
+            raise Http404
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        rows = self.get_changelist_instance(request).queryset[: exporting.LIMIT]
+        user: Any = request.user
+        audit.record("export", "dead letter", [""], by=user, filters=request.GET.urlencode()[:500])
+        return exporting.response(rows, COLUMNS, name="dead-letters", form=form)
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[DeadLetter]":
         """Join what the list shows; leave out whatever may be large."""

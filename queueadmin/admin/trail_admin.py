@@ -55,6 +55,8 @@ class VerbFilter(admin.SimpleListFilter):
             ("abort", _("abort")),
             ("stop", _("stop")),
             ("limit", _("change limits")),
+            ("run now", _("run now")),
+            ("export", _("export")),
         ]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:

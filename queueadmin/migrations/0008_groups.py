@@ -12,6 +12,7 @@ OPERATES = (
     "cancel_job",
     "pause_queue",
     "requeue_deadletter",
+    "reschedule_job",
     "retry_job",
     "run_recovery",
     "run_schedule",
