@@ -183,6 +183,8 @@ class Row:
     policy: Policy | None
     limits: queues.Limits
     trouble: str
+    is_paused: bool
+    is_broken: bool
 
 
 class FleetAdmin(RecordAdmin):
@@ -278,6 +280,8 @@ class QueueAdmin(FleetAdmin):
             policy=settings.policy(name),
             limits=queues.limits_of(queue),
             trouble=_trouble(queue, numbers, consumers),
+            is_paused=queue.is_paused(now()),
+            is_broken=queue.breaker_state != Queue.Breaker.CLOSED,
         )
 
 
