@@ -13,9 +13,15 @@ class QueueadminConfig(AppConfig):
         from . import (
             breakers,
             checks,  # noqa: F401  # registers the system checks
+            failuregroups,
+            operations,
         )
         from .dispatcher import Dispatcher
 
-        duty = (1.0, breakers.tend)
-        if duty not in Dispatcher.duties:
-            Dispatcher.duties.append(duty)
+        for duty in (
+            (1.0, breakers.tend),
+            (0.5, operations.carry_on),
+            (30.0, failuregroups.wake),
+        ):
+            if duty not in Dispatcher.duties:
+                Dispatcher.duties.append(duty)

@@ -51,7 +51,7 @@ class Skip(TextChoices):
     OVER_LIMIT = "over the limit of one action", _("over the limit of one action")
 
 
-_SKIP_BY_STATUS = {
+SKIP_BY_STATUS = {
     DeadLetterStatus.REQUEUED: Skip.REQUEUED,
     DeadLetterStatus.RECOVERED: Skip.RECOVERED,
     DeadLetterStatus.PERMANENTLY_FAILED: Skip.CLOSED,
@@ -224,7 +224,7 @@ def preview(ids: Iterable[int], verb: str) -> BulkResult:
         if status in ELIGIBLE[verb]:
             done += number
         else:
-            skipped[_SKIP_BY_STATUS[DeadLetterStatus(status)].value] += number
+            skipped[SKIP_BY_STATUS[DeadLetterStatus(status)].value] += number
     requested = len(wanted) + skipped[Skip.OVER_LIMIT.value]
     skipped[Skip.GONE.value] = requested - done - skipped.total()
     return BulkResult(requested, done, {why: n for why, n in skipped.items() if n})
@@ -272,7 +272,7 @@ def _in_batches(
             eligible = [row for row in rows if row.status in ELIGIBLE[verb]]
             changed, why_not = act(eligible)
         skipped.update(
-            _SKIP_BY_STATUS[DeadLetterStatus(row.status)].value
+            SKIP_BY_STATUS[DeadLetterStatus(row.status)].value
             for row in rows
             if row.status not in ELIGIBLE[verb]
         )

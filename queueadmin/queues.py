@@ -117,14 +117,18 @@ def limit(
 
 def limits(queue: str) -> Limits:
     """Return the limits that hold for the queue and where they come from."""
-    policy = settings.policy(queue)
-    row = Queue.objects.filter(name=queue).first()
-    by_hand = Rate(row.rate_limit, row.rate_window_ms or 0) if row and row.rate_limit else None
-    concurrency = (row and row.concurrency) or (policy.concurrency if policy else None)
+    return limits_of(Queue.objects.filter(name=queue).first() or Queue(name=queue))
+
+
+def limits_of(queue: Queue) -> Limits:
+    """Return the limits of a queue whose row has been read."""
+    policy = settings.policy(queue.name)
+    by_hand = Rate(queue.rate_limit, queue.rate_window_ms or 0) if queue.rate_limit else None
+    concurrency = queue.concurrency or (policy.concurrency if policy else None)
     rate = by_hand or (policy.rate if policy else None)
     return Limits(
         concurrency=concurrency,
-        concurrency_from=_origin(row is not None and bool(row.concurrency), concurrency),
+        concurrency_from=_origin(bool(queue.concurrency), concurrency),
         rate=rate,
         rate_from=_origin(by_hand is not None, rate),
     )

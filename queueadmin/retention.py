@@ -5,7 +5,7 @@ from datetime import timedelta
 from django.db import transaction
 from django.db.models import QuerySet
 
-from . import ledger
+from . import ledger, statistics
 from .clock import now
 from .conf import settings
 from .models import Attempt, DeadLetter, Job
@@ -29,6 +29,7 @@ def apply_retention() -> dict[str, int]:
     return {
         "completed": _delete(jobs.filter(state=JobState.COMPLETED, finished_at__lt=completed)),
         "cancelled": _delete(jobs.filter(state=JobState.CANCELLED, finished_at__lt=closed)),
+        "statistics": statistics.roll_up(),
     }
 
 

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from ..fingerprints import fingerprint
 from ..models import DeadLetter, Job
 from ..states import RUNNABLE, DeadLetterStatus, DeathCause, JobState, Outcome
-from . import sql, unique
+from . import counting, grouping, sql, unique
 from .dispatching import Parcel, parcels_of
 from .enqueuing import NewJob, insert
 
@@ -133,6 +133,9 @@ def commit(endings: Sequence[Ending]) -> Committed:
         follow_ups = [job for ending in accepted for job in ending.follow_ups]
         new = insert(follow_ups) if follow_ups else set()
         parcels = _again([ending.job for ending in accepted if ending.state == JobState.WAITING])
+        # Last: rows that recorders share are locked no longer than the commit takes.
+        counting.count(accepted, {job: row[3] for job, row in updated.items()})
+        grouping.group([ending for ending in accepted if ending.state == JobState.DEAD])
     parcels += [
         Parcel(job.id, 1, job.queue, job.priority, job.message)
         for job in follow_ups
@@ -169,7 +172,8 @@ def _update_sql() -> str:
         "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
         f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE}) "
         "RETURNING queueadmin_job.id, queueadmin_job.requeues, queueadmin_job.state, "
-        "queueadmin_job.unique_key <> ''"
+        "queueadmin_job.unique_key <> '', "
+        f"{sql.milliseconds('queueadmin_job.started_at', 'queueadmin_job.due_at')}"
     )
 
 
@@ -214,7 +218,7 @@ def _attempt(ending: Ending) -> tuple[object, ...]:
 
 def _bury(endings: list[Ending]) -> None:
     """Open a dead letter for each job that died, or reopen the one it has."""
-    row = "(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 1, %s, 1, %s, '')"
+    row = "(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 1, %s, 1, %s, '')"
     for start in range(0, len(endings), _BATCH):
         batch = endings[start : start + _BATCH]
         parameters = [
@@ -230,6 +234,8 @@ def _bury(endings: list[Ending]) -> None:
                 ending.error_message,
                 ending.traceback,
                 fingerprint(ending.actor, ending.error_class, ending.error_message),
+                ending.release,
+                ending.worker,
                 ending.attempt,
                 ending.raw,
                 sql.timestamp(ending.finished_at),
@@ -238,13 +244,14 @@ def _bury(endings: list[Ending]) -> None:
         with connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO queueadmin_deadletter (job_id, status, died_by, queue, actor, "  # noqa: S608
-                "error_class, error_message, traceback, fingerprint, attempts, deaths, raw, "
+                "error_class, error_message, traceback, fingerprint, release, worker, attempts, deaths, raw, "
                 "urgency, died_at, closing_reason) "
                 f"VALUES {', '.join([row] * len(batch))} "
                 "ON CONFLICT (job_id) DO UPDATE SET status = excluded.status, "
                 "died_by = excluded.died_by, error_class = excluded.error_class, "
                 "error_message = excluded.error_message, traceback = excluded.traceback, "
-                "fingerprint = excluded.fingerprint, attempts = excluded.attempts, "
+                "fingerprint = excluded.fingerprint, release = excluded.release, "
+                "worker = excluded.worker, attempts = excluded.attempts, "
                 "deaths = queueadmin_deadletter.deaths + 1, died_at = excluded.died_at",
                 parameters,
             )

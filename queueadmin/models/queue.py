@@ -79,3 +79,13 @@ class Queue(models.Model):
         if self.paused_at is None:
             return False
         return self.paused_until is None or at < self.paused_until
+
+
+class Overview(Queue):
+    """All queues at a glance; a proxy, so that the page has its entry in the admin."""
+
+    class Meta:
+        proxy = True
+        verbose_name = _("overview")
+        verbose_name_plural = _("overview")
+        default_permissions = ()
