@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('queueadmin', '0006_crashed_and_suspect_jobs'),
+        ('queueadmin', '0008_groups'),
     ]
 
     operations = [
