@@ -7,8 +7,8 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from .models import MAX_QUANTITY, Product
-from .workflow import Item
+from .basket import Item
+from .models import MAX_QUANTITY, CreditAccount, Payment, Product
 
 PREFIX = "quantity_"
 
@@ -18,9 +18,23 @@ class OrderForm(forms.Form):
 
     token = forms.UUIDField(widget=forms.HiddenInput)
 
-    def __init__(self, *args: Any, products: Iterable[Product], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        products: Iterable[Product],
+        account: CreditAccount | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.products = list(products)
+        self.account = account
+        self.fields["payment"] = forms.ChoiceField(
+            label=_("How do you want to pay?"),
+            choices=[(way.value, way.label) for way in _payments(account)],
+            initial=Payment.CASH,
+            required=False,
+            widget=forms.RadioSelect,
+        )
         self.fields["token"].initial = uuid.uuid4
         for product in self.products:
             self.fields[f"{PREFIX}{product.pk}"] = forms.IntegerField(
@@ -57,3 +71,7 @@ class OrderForm(forms.Form):
             for product in self.products
             if (quantity := self.cleaned_data.get(f"{PREFIX}{product.pk}"))
         ]
+
+
+def _payments(account: CreditAccount | None) -> list[Payment]:
+    return list(Payment) if account is not None else [Payment.CASH]

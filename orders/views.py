@@ -19,7 +19,7 @@ from notifications.models import Delivery
 from . import workflow
 from .exceptions import InvalidOrder, NotCancellable
 from .forms import OrderForm
-from .models import Order, Product, Retailer
+from .models import CreditAccount, Order, Payment, Product, Retailer
 
 PAGE_SIZE = 25
 Arguments = ParamSpec("Arguments")
@@ -64,7 +64,8 @@ def order_detail(request: HttpRequest, retailer: Retailer, order_id: int) -> Htt
         "order": order,
         "lines": order.lines.all(),
         "history": order.history.all(),
-        "deliveries": Delivery.objects.about(order).order_by("pk"),
+        # What vendors are told is none of the shop's business.
+        "deliveries": Delivery.objects.about(order).to(retailer).order_by("pk"),
         "retailer": retailer,
     }
     return render(request, "orders/detail.html", context)
@@ -74,7 +75,8 @@ def order_detail(request: HttpRequest, retailer: Retailer, order_id: int) -> Htt
 @for_retailers
 def place_order(request: HttpRequest, retailer: Retailer) -> HttpResponse:
     """Show the catalogue, and place what was chosen from it."""
-    form = OrderForm(request.POST or None, products=Product.objects.on_sale())
+    account = CreditAccount.objects.filter(retailer=retailer).first()
+    form = OrderForm(request.POST or None, products=Product.objects.on_sale(), account=account)
     if request.method == "POST" and form.is_valid():
         try:
             order = workflow.place_order(
@@ -82,6 +84,7 @@ def place_order(request: HttpRequest, retailer: Retailer) -> HttpResponse:
                 lines=form.items(),
                 by=retailer.user,
                 token=form.cleaned_data["token"],
+                payment=Payment(form.cleaned_data["payment"] or Payment.CASH),
             )
         except InvalidOrder as error:
             form.add_error(None, str(error))
