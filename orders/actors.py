@@ -2,7 +2,17 @@
 
 import dramatiq
 
-from . import bookings, credit, expiry, payment_reminders, scoring, telling, workflow
+from . import (
+    bookings,
+    credit,
+    expiry,
+    payment_reminders,
+    pictures,
+    reports,
+    scoring,
+    telling,
+    workflow,
+)
 from .models import CreditAccount, CreditDrift
 from .states import OrderState
 
@@ -122,3 +132,28 @@ def report_drifts(drift_ids: list[int]) -> None:
     """Mail new drifts to the staff who look after the accounts."""
     drifts = CreditDrift.objects.select_related("account__retailer").filter(pk__in=drift_ids)
     telling.tell_of_drifts(drifts)
+
+
+# --- Pictures and reports -----------------------------------------------------------------
+@dramatiq.actor(queue_name="image-processing")
+def fetch_picture(picture_id: int) -> None:
+    """Fetch a picture from the address staff gave."""
+    pictures.fetch(picture_id)
+
+
+@dramatiq.actor(queue_name="image-processing")
+def make_thumbnails(picture_id: int) -> None:
+    """Resize a picture."""
+    pictures.make_thumbnails(picture_id)
+
+
+@dramatiq.actor(queue_name="report-generation")
+def generate_report(report_id: int) -> None:
+    """Make a report somebody asked for."""
+    reports.generate(report_id)
+
+
+@dramatiq.actor(queue_name="daily-reports")
+def daily_report() -> None:
+    """Make yesterday's report."""
+    reports.generate(reports.daily().pk)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from django.db import IntegrityError, transaction
 from django.db.models import F, Sum
+from django.db.models.functions import Round
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -22,7 +23,16 @@ from queueadmin import audit
 from queueadmin.models.job import subject_key
 
 from .exceptions import CreditRefused, InvalidPayment
-from .models import CreditAccount, CreditDrift, CreditEntry, EntryKind, Invoice, Order, Payment
+from .models import (
+    CENT,
+    CreditAccount,
+    CreditDrift,
+    CreditEntry,
+    EntryKind,
+    Invoice,
+    Order,
+    Payment,
+)
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser, User
@@ -42,9 +52,9 @@ def charge(order: Order, *, by: "AbstractBaseUser | None") -> None:
     within = CreditAccount.objects.filter(
         retailer=order.retailer_id,
         currency=order.currency,
-        balance__lte=F("limit") - order.total,
+        balance__lte=_plus("limit", -order.total),
     )
-    if not within.update(balance=F("balance") + order.total):
+    if not within.update(balance=_plus("balance", order.total)):
         account = CreditAccount.objects.filter(retailer=order.retailer_id).first()
         raise CreditRefused(_why_refused(account, order))
     account = CreditAccount.objects.get(retailer=order.retailer_id)
@@ -56,7 +66,7 @@ def reverse(order: Order) -> None:
     if order.payment != Payment.CREDIT:
         return
     account = CreditAccount.objects.get(retailer=order.retailer_id)
-    CreditAccount.objects.filter(pk=account.pk).update(balance=F("balance") - order.total)
+    CreditAccount.objects.filter(pk=account.pk).update(balance=_plus("balance", -order.total))
     _enter(account, EntryKind.REVERSAL, -order.total, order=order)
 
 
@@ -101,13 +111,13 @@ def record_payment(
     Raises:
         InvalidPayment: the amount is no sum of money.
     """
-    if not amount.is_finite() or amount <= 0 or amount != amount.quantize(Decimal("0.01")):
+    if not amount.is_finite() or amount <= 0 or amount != amount.quantize(CENT):
         raise InvalidPayment(_("Enter an amount above 0 with at most two decimals."))
     try:
         with transaction.atomic():
             entry = _enter(account, EntryKind.PAYMENT, -amount, by=by, note=note, token=token)
             # The account's row first: payments of one account settle one after the other.
-            CreditAccount.objects.filter(pk=account.pk).update(balance=F("balance") - amount)
+            CreditAccount.objects.filter(pk=account.pk).update(balance=_plus("balance", -amount))
             _settle(account)
             audit.record(
                 "record payment",
@@ -134,10 +144,10 @@ def correct(account: CreditAccount, amount: Decimal, *, by: "User", reason: str)
     """
     if not reason.strip():
         raise InvalidPayment(_("Say why the balance has to be corrected."))
-    if not amount.is_finite() or not amount or amount != amount.quantize(Decimal("0.01")):
+    if not amount.is_finite() or not amount or amount != amount.quantize(CENT):
         raise InvalidPayment(_("Enter an amount other than 0 with at most two decimals."))
     with transaction.atomic():
-        CreditAccount.objects.filter(pk=account.pk).update(balance=F("balance") + amount)
+        CreditAccount.objects.filter(pk=account.pk).update(balance=_plus("balance", amount))
         entry = _enter(account, EntryKind.CORRECTION, amount, by=by, note=reason)
         audit.record(
             "correct balance",
@@ -185,6 +195,15 @@ def reconcile(account_ids: Iterable[int]) -> list[CreditDrift]:
     return found
 
 
+def _plus(name: str, amount: Decimal) -> Round:
+    """Return the sum of a column and an amount, to the cent.
+
+    PostgreSQL adds decimals; SQLite adds binary fractions, whose nearest cent is the exact
+    sum, and equal sums are then equal.
+    """
+    return Round(F(name) + amount, precision=2)
+
+
 def _why_refused(account: CreditAccount | None, order: Order) -> str:
     if account is None:
         return _("Your shop has no credit account. Please pay on delivery.")
@@ -229,7 +248,7 @@ def _settle(account: CreditAccount) -> None:
     """
     received = account.entries.filter(kind=EntryKind.PAYMENT).aggregate(sum=Sum("amount"))["sum"]
     used = account.invoices.aggregate(sum=Sum("paid"))["sum"]
-    left = -(received or Decimal()) - (used or Decimal())
+    left = (-(received or Decimal()) - (used or Decimal())).quantize(CENT)
     for unpaid in account.invoices.open():
         part = min(left, unpaid.rest)
         if part <= 0:

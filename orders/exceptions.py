@@ -73,3 +73,11 @@ class SlotFull(Exception):
 
 class InvalidReport(ValueError):
     """A report that cannot be made; the text says why."""
+
+
+class PictureRefused(ValueError):
+    """A picture that is not taken; the text says why."""
+
+
+class PictureUnreachable(Exception):
+    """A picture's server is away; a later attempt may succeed."""

@@ -8,8 +8,9 @@ from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.cache import patch_cache_control
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -19,9 +20,11 @@ from notifications.models import Delivery
 from . import workflow
 from .exceptions import InvalidOrder, NotCancellable
 from .forms import OrderForm
-from .models import CreditAccount, Order, Payment, Product, Retailer
+from .models import CreditAccount, Order, Payment, Picture, PictureState, Product, Retailer
 
 PAGE_SIZE = 25
+#: Seconds a browser may keep a picture; a new one has a new address.
+PICTURE_AGE = 30 * 24 * 3600
 Arguments = ParamSpec("Arguments")
 
 
@@ -76,7 +79,9 @@ def order_detail(request: HttpRequest, retailer: Retailer, order_id: int) -> Htt
 def place_order(request: HttpRequest, retailer: Retailer) -> HttpResponse:
     """Show the catalogue, and place what was chosen from it."""
     account = CreditAccount.objects.filter(retailer=retailer).first()
-    form = OrderForm(request.POST or None, products=Product.objects.on_sale(), account=account)
+    form = OrderForm(
+        request.POST or None, products=Product.objects.on_sale().with_picture(), account=account
+    )
     if request.method == "POST" and form.is_valid():
         try:
             order = workflow.place_order(
@@ -93,6 +98,19 @@ def place_order(request: HttpRequest, retailer: Retailer) -> HttpResponse:
             return redirect("orders:detail", order_id=order.pk)
     status = 422 if form.errors else 200
     return render(request, "orders/new.html", {"form": form, "retailer": retailer}, status=status)
+
+
+@require_GET
+def picture(request: HttpRequest, picture_id: int, size: str) -> HttpResponseBase:
+    """Show a product's picture to anybody who is logged in; it never changes."""
+    if not request.user.is_authenticated:
+        raise PermissionDenied
+    if size not in ("small", "large"):
+        raise Http404
+    found = get_object_or_404(Picture, pk=picture_id, state=PictureState.READY)
+    answer = FileResponse(getattr(found, size).open("rb"), content_type="image/jpeg")
+    patch_cache_control(answer, private=True, max_age=PICTURE_AGE, immutable=True)
+    return answer
 
 
 @require_POST

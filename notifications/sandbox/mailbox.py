@@ -4,7 +4,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,6 +24,8 @@ class Message:
     text: str
     reference: str
     at: str
+    #: Names of the files that came with it.
+    attachments: list[str] = field(default_factory=list)
 
 
 class Mailbox:
@@ -54,6 +56,7 @@ class Mailbox:
         text: str,
         subject: str = "",
         reference: str = "",
+        attachments: list[str] | None = None,
     ) -> Message:
         """Keep a message and return it."""
         message = Message(
@@ -65,6 +68,7 @@ class Mailbox:
             text=text,
             reference=reference,
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            attachments=attachments or [],
         )
         with self._lock:
             self._messages.append(message)

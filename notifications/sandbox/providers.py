@@ -116,6 +116,7 @@ def sendgrid(request: dict[str, Any], authorised: bool, box: Mailbox, faults: Fa
         subject=subject,
         text=text,
         reference=str(arguments.get("reference", "")) if isinstance(arguments, dict) else "",
+        attachments=[str(file.get("filename")) for file in request.get("attachments", [])],
     )
     return Answer(202, None, {"X-Message-Id": message_id}, fault=fault)
 

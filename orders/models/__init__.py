@@ -3,6 +3,7 @@
 from .booking import Booking, BookingReminder, DeliverySlot, ReminderKind, ReminderState
 from .catalogue import Offer, Picture, PictureState, Product, Vendor
 from .credit import (
+    CENT,
     MAX_SCORE,
     NEW_SCORE,
     CreditAccount,
@@ -17,6 +18,7 @@ from .request import HOLDING, RequestState, VendorRequest
 from .retailer import Retailer
 
 __all__ = [
+    "CENT",
     "HOLDING",
     "MAX_QUANTITY",
     "MAX_SCORE",

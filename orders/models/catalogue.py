@@ -19,6 +19,11 @@ class ProductQuerySet(models.QuerySet["Product"]):
         """Products that can be ordered, by name."""
         return self.filter(is_active=True).order_by("name", "pk")
 
+    def with_picture(self) -> "ProductQuerySet":
+        """Add `picture_id`, the newest picture that can be shown."""
+        newest = Picture.objects.filter(product=models.OuterRef("pk"), state=PictureState.READY)
+        return self.annotate(picture_id=models.Subquery(newest.order_by("-pk").values("pk")[:1]))
+
 
 class Product(models.Model):
     """Something a shop can order."""

@@ -15,6 +15,7 @@ from .order import Order
 from .retailer import Retailer
 
 MAX_SCORE = 1000
+CENT = Decimal("0.01")
 NEW_SCORE = 600
 
 
@@ -24,7 +25,9 @@ class CreditAccountQuerySet(models.QuerySet["CreditAccount"]):
     def sums(self) -> list[tuple[int, Decimal, Decimal]]:
         """Return id, balance and sum of entries, by one statement and so of one moment."""
         total = Coalesce(Sum("entries__amount"), Decimal(0), output_field=models.DecimalField())
-        return list(self.annotate(total=total).values_list("pk", "balance", "total"))
+        rows = self.annotate(total=total).values_list("pk", "balance", "total")
+        # SQLite adds up binary fractions; the nearest cent is the exact sum.
+        return [(pk, balance, total.quantize(CENT)) for pk, balance, total in rows]
 
 
 class CreditAccount(models.Model):

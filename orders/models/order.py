@@ -65,6 +65,7 @@ class Order(models.Model):
     class Meta:
         verbose_name = _("order")
         verbose_name_plural = _("orders")
+        permissions = [("handle_order", "Can move orders on and cancel them")]
         constraints = [
             models.CheckConstraint(
                 condition=Q(state__in=OrderState.values), name="orders_order_state_valid"

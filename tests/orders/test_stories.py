@@ -46,7 +46,7 @@ def test_a_number_that_whatsapp_refuses_is_mended_by_staff_and_the_message_arriv
     client.force_login(anna)
     page = f"/admin/orders/retailer/{retailer.pk}/change/"
     form = {"name": retailer.name, "user": retailer.user_id, "email": retailer.email}
-    wanted = {"wants_whatsapp": "on", "wants_email": "on", "wants_sms": "on"}
+    wanted = {"wants_whatsapp": "on", "wants_email": "on", "wants_sms": "on", "language": "en"}
     answer = client.post(page, {**form, **wanted, "phone": "+447700900123"})
     assert answer.status_code == 302
     deadletters.requeue([letter.pk], by=anna, reason="number corrected")
