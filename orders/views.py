@@ -1,23 +1,18 @@
 """The pages of a shop: its orders, one of them, and a new one."""
 
-from collections.abc import Callable
-from functools import update_wrapper
-from typing import Concatenate, ParamSpec
-
 from django.contrib import messages
-from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.cache import patch_cache_control
 from django.utils.translation import gettext as _
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from notifications.models import Delivery
 
 from . import workflow
+from .access import for_retailers
 from .exceptions import InvalidOrder, NotCancellable
 from .forms import OrderForm
 from .models import CreditAccount, Order, Payment, Picture, PictureState, Product, Retailer
@@ -25,29 +20,6 @@ from .models import CreditAccount, Order, Payment, Picture, PictureState, Produc
 PAGE_SIZE = 25
 #: Seconds a browser may keep a picture; a new one has a new address.
 PICTURE_AGE = 30 * 24 * 3600
-Arguments = ParamSpec("Arguments")
-
-
-def for_retailers(
-    view: Callable[Concatenate[HttpRequest, Retailer, Arguments], HttpResponse],
-) -> Callable[Concatenate[HttpRequest, Arguments], HttpResponseBase]:
-    """Give the view the shop that is logged in; send others where they belong."""
-
-    def wrapped(
-        request: HttpRequest, /, *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> HttpResponseBase:
-        user = request.user
-        if not user.is_authenticated:
-            return redirect_to_login(request.get_full_path())
-        retailer = Retailer.objects.select_related("user").filter(user=user).first()
-        if retailer is not None:
-            return view(request, retailer, *args, **kwargs)
-        if user.is_staff:
-            return redirect("admin:index")
-        raise PermissionDenied(_("This account belongs to no shop."))
-
-    update_wrapper(wrapped, view)
-    return never_cache(wrapped)
 
 
 @require_GET
@@ -63,8 +35,11 @@ def order_list(request: HttpRequest, retailer: Retailer) -> HttpResponse:
 def order_detail(request: HttpRequest, retailer: Retailer, order_id: int) -> HttpResponse:
     """Show one of the shop's orders: lines, history, messages."""
     order = get_object_or_404(Order.objects.of(retailer), pk=order_id)
+    booking = order.current_booking
     context = {
         "order": order,
+        "booking": booking,
+        "reminders": booking.current_reminders if booking else [],
         "lines": order.lines.all(),
         "history": order.history.all(),
         # What vendors are told is none of the shop's business.

@@ -78,6 +78,11 @@ class Booking(models.Model):
     def __str__(self) -> str:
         return f"{self.order}: {self.slot}"
 
+    @property
+    def current_reminders(self) -> "models.QuerySet[BookingReminder]":
+        """The reminders of the present slot."""
+        return self.reminders.filter(version=self.version)
+
 
 class ReminderKind(models.TextChoices):
     """How long before the slot a reminder goes out."""

@@ -1,6 +1,7 @@
 """An order, its lines and its history."""
 
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import models
@@ -11,6 +12,9 @@ from django.utils.translation import gettext_lazy as _
 from ..states import BOOKABLE, OrderState, before
 from .catalogue import Product, Vendor, validate_currency
 from .retailer import Retailer
+
+if TYPE_CHECKING:
+    from .booking import Booking
 
 MAX_QUANTITY = 999
 
@@ -91,6 +95,12 @@ class Order(models.Model):
     def can_cancel(self) -> bool:
         """Whether the order has not gone too far to be cancelled."""
         return self.state in before(OrderState.CANCELLED)
+
+    @property
+    def current_booking(self) -> "Booking | None":
+        """The delivery slot of the order, if it has one now."""
+        booking = getattr(self, "booking", None)
+        return booking if booking is not None and booking.cancelled_at is None else None
 
     @property
     def can_book(self) -> bool:

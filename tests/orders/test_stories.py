@@ -87,7 +87,7 @@ def test_throttling_is_retried_exactly_when_the_provider_asks(
 ) -> None:
     Retailer.objects.update(wants_email=False, wants_sms=False)
     retailer.refresh_from_db()
-    sandbox.fail("whatsapp", fault="throttled", times=1)
+    sandbox.fail("whatsapp", PHONE, fault="throttled", times=1)
     with time_machine.travel(NOON, tick=False) as clock:
         order = place_order(retailer=retailer, lines=[Item(tea.pk, 1)], by=None)
         run_jobs()
