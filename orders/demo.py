@@ -27,7 +27,12 @@ SHOPS = (
     Shop("kiosk", "Station Kiosk", "+447700900000"),
 )
 
-VENDORS = {"North Wholesale": "+447700900200", "Quay Foods": "+447700900201"}
+#: Name, number, and what it asks as a share of the shop's price.
+VENDORS = (
+    ("North Wholesale", "+447700900200", Decimal("0.80")),
+    ("Quay Foods", "+447700900201", Decimal("0.82")),
+    ("Hill & Sons", "+447700900202", Decimal("0.86")),
+)
 
 #: Name, unit and price.
 PRODUCTS = (
@@ -52,6 +57,14 @@ ORDERS = (
     ("kiosk", {6: 4}),
     ("shop", {7: 1, 8: 2}),
 )
+
+
+#: Shops that may order on credit, and up to what.
+CREDIT = {"shop": Decimal(2000), "corner": Decimal(600)}
+#: Days of delivery slots ahead, the hours they begin at, and how long they last.
+SLOT_DAYS, SLOT_HOURS, SLOT_LENGTH = 7, (8, 11, 14, 17), 3
+#: Shops beside those with a log-in, where many orders are wanted.
+MORE_SHOPS = 200
 
 
 def token(number: int) -> uuid.UUID:
