@@ -1,4 +1,4 @@
-"""Registers the app; nothing runs here."""
+"""Registers the app with its duties; nothing runs here."""
 
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
@@ -10,4 +10,12 @@ class QueueadminConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401  # registers the system checks
+        from . import (
+            breakers,
+            checks,  # noqa: F401  # registers the system checks
+        )
+        from .dispatcher import Dispatcher
+
+        duty = (1.0, breakers.tend)
+        if duty not in Dispatcher.duties:
+            Dispatcher.duties.append(duty)

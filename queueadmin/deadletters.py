@@ -7,7 +7,7 @@ one wins; the other's result says what was skipped and why.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from django.db import transaction
@@ -46,6 +46,7 @@ class Skip(TextChoices):
     CLOSED = "already marked permanently failed", _("already marked permanently failed")
     GONE = "no longer there", _("no longer there")
     UNMOVABLE = "job cannot run again", _("job cannot run again")
+    KEY_HELD = "unique key held by another job", _("unique key held by another job")
     UNCHANGED = "nothing to change", _("nothing to change")
     OVER_LIMIT = "over the limit of one action", _("over the limit of one action")
 
@@ -64,12 +65,15 @@ class BulkResult:
     requested: int
     done: int
     skipped: dict[str, int] = field(default_factory=dict)
+    #: Dead letters that were skipped because another job holds their job's unique key.
+    held_by: dict[int, str] = field(default_factory=dict)
 
 
 def requeue(ids: Iterable[int], *, by: "User | None", reason: str = "") -> BulkResult:
     """Give the jobs of pending dead letters a new round of attempts.
 
-    A job the ledger cannot move is skipped and its dead letter stays pending.
+    A job the ledger cannot move is skipped and its dead letter stays pending; so is one
+    whose unique key another job holds by now, which `held_by` names.
 
     Args:
         ids: primary keys of the dead letters.
@@ -80,9 +84,11 @@ def requeue(ids: Iterable[int], *, by: "User | None", reason: str = "") -> BulkR
         NotPermitted: `by` may not requeue.
     """
     _require(by, "requeue_deadletter")
+    held_by: dict[int, str] = {}
 
     def act(rows: list[DeadLetter]) -> tuple[list[int], Skip]:
-        moved = ledger.requeue([row.job_id for row in rows])
+        moved, held = ledger.requeue([row.job_id for row in rows])
+        held_by.update({row.pk: held[row.job_id] for row in rows if row.job_id in held})
         outbox.push_jobs(moved)
         changed = [row.pk for row in rows if row.job_id in moved]
         _change(
@@ -95,7 +101,13 @@ def requeue(ids: Iterable[int], *, by: "User | None", reason: str = "") -> BulkR
         audit.record("requeue", TARGET, changed, by=by, reason=_clean(reason))
         return changed, Skip.UNMOVABLE
 
-    return _in_batches(ids, "requeue", act)
+    result = _in_batches(ids, "requeue", act)
+    if not held_by:
+        return result
+    skipped = Counter(result.skipped)
+    skipped[Skip.UNMOVABLE.value] -= len(held_by)
+    skipped[Skip.KEY_HELD.value] += len(held_by)
+    return replace(result, skipped={why: n for why, n in skipped.items() if n}, held_by=held_by)
 
 
 def close(ids: Iterable[int], *, by: "User | None", reason: str) -> BulkResult:

@@ -8,17 +8,18 @@ the ledger.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, connection, transaction
 
-from . import clock, leases, ledger
+from . import clock, events, leases, ledger, registry
 from .brokers.base import BrokerUnavailable
 from .conf import settings
 from .consumer import split
 from .controls import REFRESH_SECONDS
+from .states import Priority
 
 if TYPE_CHECKING:
     from .brokers.base import LedgerBroker
@@ -72,6 +73,41 @@ def confirm(broker: "LedgerBroker") -> int:
     return len(again)
 
 
+def withdraw(broker: "LedgerBroker", parcels: Sequence[ledger.Parcel]) -> int:
+    """Take cancelled jobs out of the broker; return how many are certain not to start now.
+
+    The broker lets go of a message in one step and only while no worker holds it, so what
+    it gave back nobody can start. What a worker holds, that worker settles: it looks for
+    cancels before each start and interrupts what runs.
+    """
+    taken = broker.transport.withdraw(parcels)
+    return _cancel([parcel for parcel in parcels if parcel.id in taken])
+
+
+def cancel(broker: "LedgerBroker") -> int:
+    """Carry on with cancels that could not be settled when they were asked for.
+
+    For instance because the broker was away, or the process died between the broker and
+    the ledger. A message that is gone some time after the request was lost, or withdrawn
+    by somebody who died then; in either case nobody has it.
+    """
+    parcels = ledger.cancelling(_BATCH)
+    if not parcels:
+        return 0
+    number = withdraw(broker, parcels)
+    old = ledger.cancelling(_BATCH, before=clock.now() - UNCONFIRMED_AFTER)
+    return number + _cancel(broker.transport.missing(old) if old else [])
+
+
+def _cancel(parcels: Sequence[ledger.Parcel]) -> int:
+    if not parcels:
+        return 0
+    with transaction.atomic():
+        ended = ledger.cancel_withdrawn(parcels)
+    events.cancelled(ended)
+    return len(ended)
+
+
 def rescue(broker: "LedgerBroker") -> int:
     """Take back what dead workers held; return how many jobs that were.
 
@@ -83,6 +119,7 @@ def rescue(broker: "LedgerBroker") -> int:
     total = 0
     for worker_id in broker.transport.dead_workers(settings.HEARTBEAT_TIMEOUT_MS):
         held = broker.transport.held_by(worker_id)
+        _give_back_foreign(broker, worker_id, held)
         dispatches = [
             found for ids in held.values() for parcel_id in ids if (found := split(parcel_id))
         ]
@@ -94,6 +131,20 @@ def rescue(broker: "LedgerBroker") -> int:
             logger.warning("Worker %s is gone; %d of its jobs go on.", worker_id, len(again))
         total += len(again)
     return total
+
+
+def _give_back_foreign(broker: "LedgerBroker", worker_id: str, held: dict[str, list[str]]) -> None:
+    """Put back what the ledger does not know, such as a message of plain Dramatiq.
+
+    Nothing but the message itself can bring it back; whoever fetches it adopts it or makes
+    a dead letter of it.
+    """
+    for queue, ids in held.items():
+        foreign = [parcel_id for parcel_id in ids if split(parcel_id) is None]
+        if foreign:
+            back = [(parcel_id, Priority.NORMAL) for parcel_id in foreign]
+            broker.transport.give_back(queue, back, worker_id)
+            held[queue] = [parcel_id for parcel_id in ids if parcel_id not in set(foreign)]
 
 
 class Heart:
@@ -108,6 +159,8 @@ class Heart:
     def beat(self) -> None:
         """Send a heartbeat; one that fails, or comes late, begins a new count."""
         try:
+            if self._broker.scoreboard is not None:
+                self._broker.scoreboard.sign(self._broker.transport.worker_id)
             self._broker.transport.heartbeat()
         except BrokerUnavailable as error:
             logger.warning("No heartbeat: %s", error)
@@ -130,13 +183,19 @@ class Dispatcher:
     """Runs the duties while it leads; every process beats its own heart and listens."""
 
     #: (how often in seconds, duty); the rooms above may add theirs.
-    duties: list[tuple[float, Duty]] = [(0.0, promote), (1.0, confirm), (1.0, rescue)]
+    duties: list[tuple[float, Duty]] = [
+        (0.0, promote),
+        (1.0, confirm),
+        (1.0, rescue),
+        (60.0, registry.tidy),
+        (1.0, cancel),
+    ]
 
     def __init__(self, broker: "LedgerBroker") -> None:
         self.broker = broker
         self.heart = broker.heart = Heart(broker)
         self._stopping = threading.Event()
-        self._threads = [
+        self.threads = [
             threading.Thread(target=target, name=f"queueadmin-{name}", daemon=True)
             for name, target in (
                 ("dispatcher", self._dispatch),
@@ -146,15 +205,23 @@ class Dispatcher:
         ]
 
     def start(self) -> None:
-        """Start dispatching; the first heartbeat is sent before anything is fetched."""
+        """Start dispatching; the first heartbeat is sent before anything is fetched.
+
+        So are the controls read, that a paused queue stays paused over a restart.
+        """
         self.heart.beat()
-        for thread in self._threads:
+        try:
+            self.broker.controls.refresh()
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("Nothing is fetched until the ledger answers: %s", error)
+            connection.close()
+        for thread in self.threads:
             thread.start()
 
     def stop(self) -> None:
         """Stop, and let another process lead at once."""
         self._stopping.set()
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(2.0)
 
     def _dispatch(self) -> None:
@@ -192,7 +259,13 @@ class Dispatcher:
     def _run_duties(self, due: dict[int, float]) -> None:
         for index, (every, duty) in enumerate(self.duties):
             if time.monotonic() >= due.get(index, 0.0):
-                duty(self.broker)
+                try:
+                    duty(self.broker)
+                except (DatabaseError, InterfaceError, BrokerUnavailable):
+                    raise
+                except Exception:
+                    # A flaw of one duty must not end the process, nor the other duties.
+                    logger.exception("Duty %s failed.", getattr(duty, "__name__", duty))
                 due[index] = time.monotonic() + every
 
     def _refresh_controls(self) -> None:

@@ -28,6 +28,8 @@ class Execution:
     cause: DeathCause | None = None
     #: Interrupted by a shutdown: goes back without counting an attempt.
     returned: bool = False
+    #: Not started, or stopped, because somebody cancelled it.
+    cancelled: bool = False
     result: str | None = None
     #: True while the after-hooks run; what they enqueue is committed with the outcome.
     finishing: bool = False

@@ -36,6 +36,7 @@ from .messages import max_attempts
 from .policies import Weight
 from .results import LedgerBackend
 from .retries import PolicyRetries
+from .scoreboard import Scoreboard
 from .states import DeathCause, JobState, Outcome
 from .time_limits import PolicyTimeLimit
 from .work_queue import WorkQueue
@@ -97,8 +98,8 @@ class Bookkeeping(Middleware):
 
     @property
     def actor_options(self) -> set[str]:
-        """Return the options actors may set for the console."""
-        return {"subject"}
+        """Return the options actors may set, which no other middleware names."""
+        return {"subject", "unique_key", "unique_for"}
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         """Start what records and dispatches, before the first message is fetched.
@@ -111,10 +112,18 @@ class Bookkeeping(Middleware):
         try:
             from .dispatcher import Dispatcher
             from .recorder import Recorder
+            from .registry import Registration
 
             # Its threads and consumers are made after this hook and take it from the worker.
             worker.work_queue = WorkQueue(_weight, broker.mean_ms)
-            broker.recorder = Recorder(broker)
+            if broker.scoreboard is None:
+                broker.scoreboard = Scoreboard.in_memory(worker.worker_threads)
+            broker.recorder = Recorder(
+                broker,
+                Registration(
+                    broker, threads=worker.worker_threads, queues=worker.consumer_whitelist
+                ),
+            )
             broker.recorder.start()
             broker.dispatcher = Dispatcher(broker)
             broker.dispatcher.start()
@@ -130,7 +139,7 @@ class Bookkeeping(Middleware):
         """Record what is still to be recorded."""
         broker.dispatcher.stop()
         broker.recorder.stop()
-        broker.recorder = None
+        broker.recorder = broker.scoreboard = None
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Begin the run."""
@@ -146,11 +155,16 @@ class Bookkeeping(Middleware):
         execution.enter(run)
         if broker.recorder is not None:
             broker.recorder.running[id(run)] = run
+            broker.scoreboard.enter(run.job, run.dispatch)
         events.started(run)
-        if broker.controls.of(run.queue).is_paused:
+        if broker.controls.of(run.queue).is_paused or broker.is_quiet:
             # Prefetched before the pause.
             run.returned = True
-            raise SkipMessage(f"queue {run.queue} is paused")
+            raise SkipMessage(f"queue {run.queue} is paused, or this process is quiet")
+        if broker.controls.is_cancelling(run.job, run.dispatch):
+            # Fetched before the cancel.
+            run.cancelled = True
+            raise SkipMessage(f"job {run.job} is cancelled")
 
     def after_process_message(
         self,
@@ -164,6 +178,13 @@ class Bookkeeping(Middleware):
         run = execution.current()
         if run is not None:
             message.ending = conclude(broker, message, run, exception)
+            if message.ending.attempt:
+                broker.tallies.note(
+                    run.queue,
+                    message.ending.error_class,
+                    message.ending.error_message,
+                    is_permanent=run.cause is DeathCause.REJECTED,
+                )
             self._leave(broker, run)
             events.ended(message.ending, partial(_max_attempts, broker, message))
 
@@ -174,7 +195,7 @@ class Bookkeeping(Middleware):
             return
         run.attempt = 0
         ending = conclude(broker, message, run, None)
-        if run.returned:
+        if run.returned or run.cancelled:
             pass
         elif message.failed:
             ending.state, ending.outcome = JobState.DEAD, Outcome.DEAD
@@ -191,6 +212,7 @@ class Bookkeeping(Middleware):
         execution.leave()
         if broker.recorder is not None:
             broker.recorder.running.pop(id(run), None)
+            broker.scoreboard.leave()
 
 
 def _weight(queue: str) -> int:
@@ -233,6 +255,8 @@ def conclude(broker: Any, message: Any, run: Execution, exception: BaseException
     if run.returned:
         ending.state, ending.outcome, ending.attempt = JobState.WAITING, Outcome.RETURNED, 0
         ending.due_at = finished_at
+    elif run.cancelled:
+        ending.state, ending.outcome, ending.result = JobState.CANCELLED, Outcome.CANCELLED, None
     elif message.failed:
         ending.state, ending.outcome = JobState.DEAD, Outcome.DEAD
         ending.cause = run.cause or DeathCause.REJECTED

@@ -106,6 +106,34 @@ def explicit(seconds: Sequence[float], *, jitter: float = 0) -> Backoff:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """When a queue pauses itself because what its jobs need is out of order.
+
+    Args:
+        share: of the recent attempts this share must have failed for one cause, 0 to 1.
+        minimum: fewer attempts than this say nothing.
+        window: what counts as recent, in seconds.
+        probe_every: seconds until one job is let through to see whether it works again.
+
+    Raises:
+        ImproperlyConfigured: a value is out of its range.
+    """
+
+    share: float = 0.5
+    minimum: int = 20
+    window: float = 60
+    probe_every: float = 30
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ImproperlyConfigured(f"share is above 0 and at most 1, not {self.share}.")
+        if self.minimum < 1:
+            raise ImproperlyConfigured(f"minimum is 1 attempt or more, not {self.minimum}.")
+        if self.window <= 0 or self.probe_every <= 0:
+            raise ImproperlyConfigured("window and probe_every are in seconds above 0.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What holds for every job of a queue unless its actor or message says otherwise.
 
@@ -116,6 +144,7 @@ class Policy:
         concurrency: jobs of the queue that may run at once in the whole fleet.
         rate: starts allowed in a window of time in the whole fleet.
         weight: share of the workers when several queues have work.
+        breaker: when the queue pauses itself; None never.
 
     Raises:
         ImproperlyConfigured: a value is out of its range.
@@ -127,6 +156,7 @@ class Policy:
     concurrency: int | None = None
     rate: Rate | None = None
     weight: Weight = Weight.MEDIUM
+    breaker: Breaker | None = None
 
     def __post_init__(self) -> None:
         if self.attempts is not None and self.attempts < 1:

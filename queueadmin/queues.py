@@ -10,10 +10,8 @@ from django.db.models import Q
 from . import audit
 from .clock import now
 from .conf import settings
-from .exceptions import NotPermitted
 from .models import Queue
 from .policies import Rate
-from .resolver import get_resolver
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -44,7 +42,7 @@ def pause(queue: str, *, by: "User | None", reason: str, until: datetime | None 
     Raises:
         NotPermitted: `by` lacks the permission `pause_queue`.
     """
-    _require(by, "pause_queue")
+    audit.require(by, "pause_queue")
     at = now()
     with transaction.atomic():
         Queue.objects.get_or_create(name=queue)
@@ -70,7 +68,7 @@ def resume(queue: str, *, by: "User | None", reason: str = "") -> bool:
     Raises:
         NotPermitted: `by` lacks the permission `pause_queue`.
     """
-    _require(by, "pause_queue")
+    audit.require(by, "pause_queue")
     with transaction.atomic():
         changed = Queue.objects.filter(name=queue, paused_at__isnull=False).update(
             paused_at=None, paused_until=None, paused_by=None, pause_reason=""
@@ -94,7 +92,7 @@ def limit(
         NotPermitted: `by` lacks the permission `limit_queue`.
         ValueError: `concurrency` is less than 1.
     """
-    _require(by, "limit_queue")
+    audit.require(by, "limit_queue")
     if concurrency is not None and concurrency < 1:
         raise ValueError(f"concurrency is 1 or more, not {concurrency}; to stop a queue, pause it.")
     with transaction.atomic():
@@ -136,8 +134,3 @@ def _origin(is_by_hand: bool, value: object) -> str:
     if value is None:
         return ""
     return "console" if is_by_hand else "settings"
-
-
-def _require(by: "User | None", verb: str) -> None:
-    if by is not None and not get_resolver().may(by, verb):
-        raise NotPermitted(f"{by.get_username()} lacks the permission queueadmin.{verb}.")

@@ -5,6 +5,7 @@ from datetime import timedelta
 from django.db import transaction
 from django.db.models import QuerySet
 
+from . import ledger
 from .clock import now
 from .conf import settings
 from .models import Attempt, DeadLetter, Job
@@ -24,6 +25,7 @@ def apply_retention() -> dict[str, int]:
     completed = now() - timedelta(hours=settings.KEEP_COMPLETED_HOURS)
     closed = now() - timedelta(hours=settings.KEEP_CLOSED_HOURS)
     jobs = Job.objects.filter(dead_letter__isnull=True)
+    ledger.prune()
     return {
         "completed": _delete(jobs.filter(state=JobState.COMPLETED, finished_at__lt=completed)),
         "cancelled": _delete(jobs.filter(state=JobState.CANCELLED, finished_at__lt=closed)),

@@ -66,18 +66,36 @@ class MemoryTransport:
                     self._messages[queue].pop(message, None)
         self.push(parcels)
 
-    def give_back(self, queue: str, messages: Sequence[tuple[str, int]]) -> None:
+    def give_back(
+        self, queue: str, messages: Sequence[tuple[str, int]], worker_id: str = ""
+    ) -> None:
         self._require_up()
         with self._condition:
             for message, priority in reversed(messages):
                 if self._held[queue].pop(message, None) is not None:
                     self._waiting[queue].insert(0, (priority, message))
 
+    def in_hand(self, queue: str) -> set[str]:
+        return set(self._held[queue])
+
     def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
         self._require_up()
         return [parcel for parcel in parcels if parcel.id not in self._messages[parcel.queue]]
 
-    def heartbeat(self) -> None:
+    def withdraw(self, parcels: "Sequence[Parcel]") -> set[str]:
+        self._require_up()
+        wanted = {parcel.id: parcel for parcel in parcels}
+        with self._condition:
+            taken = set()
+            for queue in {parcel.queue for parcel in parcels}:
+                waiting = self._waiting[queue]
+                taken |= {message for _, message in waiting if message in wanted}
+                waiting[:] = [entry for entry in waiting if entry[1] not in wanted]
+            for message in taken:
+                del self._messages[wanted[message].queue][message]
+        return taken
+
+    def heartbeat(self, worker_id: str = "") -> None:
         self._require_up()
 
     def dead_workers(self, timeout_ms: int) -> list[str]:
@@ -89,7 +107,7 @@ class MemoryTransport:
     def forget(self, worker_id: str, held: dict[str, list[str]]) -> None:
         self.settle(held, [])
 
-    def declare_dead(self, host: str, pid: int) -> None:
+    def declare_dead(self, worker_id: str) -> None:
         """Nobody else is alive in this process's memory."""
 
     def size(self, queue: str) -> int:

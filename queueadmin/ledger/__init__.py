@@ -4,17 +4,34 @@ Every change is one conditional UPDATE on state and dispatch number, so of two r
 row count says who won. Nothing here talks to the broker: callers push after commit.
 """
 
+from .cancelling import (
+    Cancelled,
+    Ended,
+    cancel,
+    cancel_withdrawn,
+    cancelling,
+    reschedule,
+    run_now,
+)
 from .dispatching import Parcel, confirm, next_due, parcels_of, promote_due, rescue, unconfirmed
 from .endings import Committed, Ending, commit, mark_active
-from .enqueuing import NewJob, insert
-from .requeuing import cancel_queue, requeue
+from .enqueuing import NewJob, add, insert
+from .requeuing import Requeued, cancel_queue, requeue
+from .unique import prune
 
 __all__ = [
+    "Cancelled",
     "Committed",
+    "Ended",
     "Ending",
     "NewJob",
     "Parcel",
+    "Requeued",
+    "add",
+    "cancel",
     "cancel_queue",
+    "cancel_withdrawn",
+    "cancelling",
     "commit",
     "confirm",
     "insert",
@@ -22,7 +39,10 @@ __all__ = [
     "next_due",
     "parcels_of",
     "promote_due",
+    "prune",
     "requeue",
+    "reschedule",
     "rescue",
+    "run_now",
     "unconfirmed",
 ]

@@ -60,7 +60,7 @@ def _wire(message: bytes, attempts: int, requeues: int) -> bytes:
     try:
         decoded = json.loads(message)
         decoded["options"]["retries"] = attempts
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         # Bytes of another encoder go as they came; the ledger counts the attempts anyhow.
         return message
     if requeues:
@@ -121,7 +121,8 @@ def rescue(dispatches: Iterable[tuple[str, int]]) -> list[Parcel]:
 
     The number is raised before anything is pushed: an outcome that the old holder still
     reports is stale from here on. Jobs that have moved on since are left alone, because
-    an outcome is committed before its message leaves the broker.
+    an outcome is committed before its message leaves the broker; and so are those that
+    somebody cancels, because a missing message makes their end certain.
     """
     wanted = sorted(dispatches)
     if not wanted:
@@ -133,6 +134,7 @@ def rescue(dispatches: Iterable[tuple[str, int]]) -> list[Parcel]:
             f"in_broker = false FROM {found} "
             "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
             f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE}) "
+            "AND queueadmin_job.cancel_requested_at IS NULL "
             f"RETURNING {', '.join(f'queueadmin_job.{column}' for column in _COLUMNS)}",
             [sql.encode(wanted)],
         )

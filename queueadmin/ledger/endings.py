@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from ..fingerprints import fingerprint
 from ..models import DeadLetter, Job
 from ..states import RUNNABLE, DeadLetterStatus, DeathCause, JobState, Outcome
-from . import sql
+from . import sql, unique
 from .dispatching import Parcel, parcels_of
 from .enqueuing import NewJob, insert
 
@@ -69,6 +69,7 @@ _UPDATED = (
     ("due_at", "timestamptz"),
     ("started_at", "timestamptz"),
     ("finished_at", "timestamptz"),
+    ("ended_at", "timestamptz"),
     ("worker", "text"),
     ("error_class", "text"),
     ("error_message", "text"),
@@ -104,8 +105,13 @@ def commit(endings: Sequence[Ending]) -> Committed:
     endings = sorted(_first_per_job(endings), key=lambda ending: ending.job)
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_update_sql(), [sql.encode(map(_updated, endings))])
-        requeues = dict(cursor.fetchall())
+        updated = {job: row for job, *row in cursor.fetchall()}
+        requeues = {job: row[0] for job, row in updated.items()}
         accepted = [ending for ending in endings if ending.job in requeues]
+        for ending in accepted:
+            if updated[ending.job][1] == JobState.CANCELLED:
+                # It would have run again, had nobody asked to cancel it.
+                ending.state, ending.outcome = JobState.CANCELLED, Outcome.CANCELLED
         attempts = [_attempt(ending) for ending in accepted if ending.attempt]
         if attempts:
             names = ", ".join(name for name, _ in _ATTEMPT)
@@ -123,6 +129,7 @@ def commit(endings: Sequence[Ending]) -> Committed:
             ],
             endings[0].finished_at,
         )
+        _release({ending.job: ending.state for ending in accepted if updated[ending.job][2]})
         follow_ups = [job for ending in accepted for job in ending.follow_ups]
         new = insert(follow_ups) if follow_ups else set()
         parcels = _again([ending.job for ending in accepted if ending.state == JobState.WAITING])
@@ -144,18 +151,24 @@ def _first_per_job(endings: Sequence[Ending]) -> list[Ending]:
 
 
 def _update_sql() -> str:
+    # Who was asked to stop gets no further run, however the last one ended.
+    cancelled = (
+        "queueadmin_job.cancel_requested_at IS NOT NULL "
+        "AND o.state IN ('waiting', 'scheduled', 'retrying')"
+    )
     return (
         "UPDATE queueadmin_job SET "  # noqa: S608  # constants only
-        "state = o.state, attempts = COALESCE(o.attempts, queueadmin_job.attempts), dispatch = o.dispatch + o.step, "
+        f"state = CASE WHEN {cancelled} THEN 'cancelled' ELSE o.state END, attempts = COALESCE(o.attempts, queueadmin_job.attempts), dispatch = o.dispatch + o.step, "
         "due_at = COALESCE(o.due_at, queueadmin_job.due_at), "
         "started_at = COALESCE(o.started_at, queueadmin_job.started_at), "
-        "finished_at = o.finished_at, worker = o.worker, error_class = o.error_class, "
+        f"finished_at = CASE WHEN {cancelled} THEN o.ended_at ELSE o.finished_at END, worker = o.worker, error_class = o.error_class, "
         "error_message = o.error_message, result = COALESCE(o.result, queueadmin_job.result), "
         "max_attempts = COALESCE(o.max_attempts, queueadmin_job.max_attempts), in_broker = false "
         f"FROM {sql.rows(_UPDATED, 'o')} "
         "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
         f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE}) "
-        "RETURNING queueadmin_job.id, queueadmin_job.requeues"
+        "RETURNING queueadmin_job.id, queueadmin_job.requeues, queueadmin_job.state, "
+        "queueadmin_job.unique_key <> ''"
     )
 
 
@@ -172,6 +185,7 @@ def _updated(ending: Ending) -> tuple[object, ...]:
         ending.due_at,
         ending.started_at if ending.attempt else None,
         ending.finished_at if is_final else None,
+        ending.finished_at,
         ending.worker,
         ending.error_class,
         ending.error_message,
@@ -241,6 +255,15 @@ def _recover(job_ids: list[str], at: datetime) -> None:
         DeadLetter.objects.filter(job_id__in=job_ids, status=DeadLetterStatus.REQUEUED).update(
             status=DeadLetterStatus.RECOVERED, recovered_at=at
         )
+
+
+def _release(keyed: dict[str, JobState]) -> None:
+    """Release the unique keys of those that will not run again by themselves."""
+    failed = (JobState.DEAD, JobState.CANCELLED)
+    unique.release(
+        [job for job, state in keyed.items() if state == JobState.COMPLETED],
+        [job for job, state in keyed.items() if state in failed],
+    )
 
 
 def _again(job_ids: list[str]) -> list[Parcel]:

@@ -8,6 +8,8 @@ from .lease import Lease
 from .queue import Queue
 from .recovery import RecoveryRun
 from .schedule import ScheduleOccasion
+from .unique import UniqueKey
+from .worker import Worker
 
 __all__ = [
     "Attempt",
@@ -19,4 +21,6 @@ __all__ = [
     "Queue",
     "RecoveryRun",
     "ScheduleOccasion",
+    "UniqueKey",
+    "Worker",
 ]

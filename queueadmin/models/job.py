@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from ..states import FINISHED, TIMED, JobState, Priority
+from ..states import FINISHED, RUNNABLE, TIMED, JobState, Priority
 from .fields import JobIdField
 
 
@@ -27,6 +27,10 @@ class JobQuerySet(models.QuerySet["Job"]):
     def unfinished(self) -> "JobQuerySet":
         """Jobs that will still run."""
         return self.exclude(state__in=FINISHED)
+
+    def cancelling(self) -> "JobQuerySet":
+        """Jobs that shall not start, or stop, and of which it is not certain yet."""
+        return self.filter(cancel_requested_at__isnull=False, state__in=RUNNABLE)
 
     def about(self, subject: models.Model) -> "JobQuerySet":
         """Jobs enqueued with `subject` as their business object."""
@@ -63,6 +67,10 @@ class Job(models.Model):
     subject = models.CharField(_("subject"), max_length=150, blank=True, default="")
     #: The job whose run enqueued this one.
     parent = JobIdField(_("parent"), blank=True, default="")
+    #: Of jobs with this key and actor one holds it; see `queueadmin.ledger.unique`.
+    unique_key = models.CharField(_("unique key"), max_length=150, blank=True, default="")
+    #: How long it holds the key; None means while it is unfinished.
+    unique_until = models.DateTimeField(_("unique until"), null=True, blank=True)
     worker = models.CharField(_("worker"), max_length=150, blank=True, default="")
     error_class = models.CharField(_("error"), max_length=200, blank=True, default="")
     error_message = models.TextField(_("error text"), blank=True, default="")
@@ -73,6 +81,8 @@ class Job(models.Model):
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
     #: Known to have reached the broker; False costs one look by the dispatcher.
     in_broker = models.BooleanField(_("in broker"), default=False)
+    #: Since when it shall not start any more, or stop; kept when it was too late.
+    cancel_requested_at = models.DateTimeField(_("cancel requested"), null=True, blank=True)
 
     objects = JobQuerySet.as_manager()
 
@@ -83,6 +93,7 @@ class Job(models.Model):
         permissions = [
             ("cancel_job", "Can cancel jobs"),
             ("retry_job", "Can run jobs now"),
+            ("reschedule_job", "Can reschedule jobs"),
             ("reveal_payload", "Can see masked payload fields"),
         ]
         constraints = [
@@ -104,6 +115,15 @@ class Job(models.Model):
                 condition=Q(state=JobState.WAITING.value, in_broker=False),
                 name="queueadmin_job_unconfirmed",
             ),
+            # What workers ask twice a second: whom of theirs shall they stop?
+            models.Index(
+                fields=["cancel_requested_at"],
+                condition=Q(
+                    cancel_requested_at__isnull=False,
+                    state__in=[state.value for state in RUNNABLE],
+                ),
+                name="queueadmin_job_cancelling",
+            ),
             models.Index(
                 fields=["subject", "-enqueued_at"],
                 condition=~Q(subject=""),
@@ -119,6 +139,11 @@ class Job(models.Model):
     def short_id(self) -> str:
         """The id's beginning, enough for people to tell jobs apart."""
         return str(self.id)[:8]
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether a cancel was asked for and is not certain yet."""
+        return self.cancel_requested_at is not None and self.state in RUNNABLE
 
     @property
     def is_last_attempt(self) -> bool:

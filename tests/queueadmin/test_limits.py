@@ -112,7 +112,7 @@ def test_the_server_grants_no_more_than_the_rate_in_any_window(broker):
     second, wait_ms = broker.transport.fetch_limited("q", 100, control, [])
 
     assert (len(first), len(second)) == (10, 0)
-    assert 0 < wait_ms <= 1000
+    assert 0 < wait_ms <= 1050  # the window and what keeps the actors' own clocks within it
 
 
 def test_a_slot_is_free_when_its_message_has_run_or_is_given_back(broker):
