@@ -2,21 +2,21 @@
 
 A slot counts its bookings by conditional updates, so it is never overfull. A booking has a
 version, raised by each change; its reminders belong to one version, and a job that finds
-its reminder void, sent or skipped does nothing. So a moved booking needs no job to be
-found: the old ones wake up and see that they are over. Rows are locked in the order
+its reminder void, sent or skipped does nothing. Moving or cancelling a booking also cancels the
+scheduled jobs, but does not depend on it. Rows are locked in the order
 order, booking, slots by id.
 """
 
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from queueadmin.models.job import subject_key
 
-from . import telling
+from . import telling, timers
 from .exceptions import NotAllowedNow, SlotFull
 from .models import (
     Booking,
@@ -53,7 +53,7 @@ def book(order: Order, slot: DeliverySlot) -> Booking:
         if booking is None:
             booking = Booking(order=order, slot=slot, changed_at=now)
         else:
-            _void(booking.reminders.all())
+            _void(order)
             booking.slot, booking.cancelled_at = slot, None
             booking.version += 1
             booking.changed_at = now
@@ -79,7 +79,7 @@ def end(order: Order) -> bool:
     if booking is None:
         return False
     _leave(booking.slot_id)
-    _void(booking.reminders.all())
+    _void(order)
     now = timezone.now()
     Booking.objects.filter(pk=booking.pk).update(cancelled_at=now, changed_at=now)
     return True
@@ -87,7 +87,7 @@ def end(order: Order) -> bool:
 
 def fulfil(order: Order) -> None:
     """Send no more reminders for an order that has arrived."""
-    _void(BookingReminder.objects.filter(booking__order=order))
+    _void(order)
 
 
 def remind(reminder_id: int) -> bool:
@@ -127,8 +127,10 @@ def _leave(slot_id: int) -> None:
     DeliverySlot.objects.filter(pk=slot_id).update(booked=F("booked") - 1)
 
 
-def _void(reminders: QuerySet[BookingReminder]) -> None:
-    reminders.filter(state=ReminderState.PLANNED).update(state=ReminderState.VOID)
+def _void(order: Order) -> None:
+    planned = BookingReminder.objects.filter(booking__order=order, state=ReminderState.PLANNED)
+    planned.update(state=ReminderState.VOID)
+    timers.stop(order, "booking_reminder", reason="the booking was moved or has ended")
 
 
 def _plan(booking: Booking, now: datetime) -> None:

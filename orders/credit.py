@@ -22,6 +22,7 @@ from django.utils.translation import gettext as _
 from queueadmin import audit
 from queueadmin.models.job import subject_key
 
+from . import timers
 from .exceptions import CreditRefused, InvalidPayment
 from .models import (
     CENT,
@@ -255,7 +256,9 @@ def _settle(account: CreditAccount) -> None:
             return
         left -= part
         unpaid.paid += part
-        unpaid.settled_at = None if unpaid.rest else timezone.now()
+        if not unpaid.rest:
+            unpaid.settled_at = timezone.now()
+            timers.stop(unpaid.order, "payment_reminder", reason="the invoice is paid")
         unpaid.save(update_fields=["paid", "settled_at"])
 
 

@@ -1,8 +1,11 @@
 """The business a newcomer meets: shops, products and a few orders."""
 
+import io
 import uuid
 from dataclasses import dataclass
 from decimal import Decimal
+
+from PIL import Image, ImageDraw, ImageFont
 
 #: The password of every demo account, printed by `make run`.
 PASSWORD = "demo-queueadmin"  # noqa: S105  # a demo's, refused on public sites
@@ -70,3 +73,16 @@ MORE_SHOPS = 200
 def token(number: int) -> uuid.UUID:
     """Return the form token of the demo's order `number`, the same each time."""
     return uuid.uuid5(uuid.NAMESPACE_OID, f"demo-order-{number}")
+
+
+def picture(name: str) -> io.BytesIO:
+    """Return a plain picture for a product: its first letter on a colour of its own."""
+    hue = sum(name.encode()) * 37 % 360
+    image = Image.new("RGB", (480, 480), f"hsl({hue}, 45%, 55%)")
+    ImageDraw.Draw(image).text(
+        (240, 240), name[0], "white", font=ImageFont.load_default(260), anchor="mm"
+    )
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    file.seek(0)
+    return file

@@ -20,7 +20,7 @@ from django.utils.translation import gettext as _
 
 from queueadmin.models.job import subject_key
 
-from . import basket, bookings, credit, routing, stock, telling
+from . import basket, bookings, credit, routing, stock, telling, timers
 from .basket import Basket, Item
 from .exceptions import AnswerTooLate, NotAllowedNow, NotCancellable
 from .models import (
@@ -158,7 +158,9 @@ def answer(request: VendorRequest, *, accepted: bool, note: str = "") -> None:
             note=f"{request.vendor}: {state.label}. {note}",
         ):
             _close(request, state, answered_at=now, note=note[:300])
+            timers.stop(request.order, "fall_back", reason="the vendor answered")
             if accepted:
+                timers.stop(request.order, "expire_order", reason="the order is confirmed")
                 _tell(request.order, OrderState.CONFIRMED)
             else:
                 _release(request)
@@ -299,7 +301,7 @@ def _ask(order: Order, candidate: routing.Candidate) -> None:
     Order.objects.filter(pk=order.pk).update(vendor=candidate.vendor, expires_at=expires_at)
     subject = subject_key(order)
     telling.ask(request)
-    # The answer leaves these two nothing to do: each looks at the row first.
+    # The answer cancels these two, and leaves them nothing to do if it comes too late to.
     fall_back.send_with_options(args=(request.pk,), subject=subject, delay=time_to_answer())
     expire_order.send_with_options(
         args=(order.pk,), subject=subject, delay=time_to_confirm() + GRACE
@@ -335,6 +337,7 @@ def _step(
 
 def _wind_up(order: Order, state: OrderState) -> None:
     """Undo what an order holds that has just ended early."""
+    timers.stop(order, "fall_back", "expire_order", reason="the order has ended")
     held = order.requests.filter(state__in=HOLDING).first()
     if held is not None:
         _close(held, RequestState.WITHDRAWN)

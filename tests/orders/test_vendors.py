@@ -17,6 +17,7 @@ from orders import links, routing, workflow
 from orders.exceptions import AnswerTooLate
 from orders.models import Offer, Order, Product, RequestState, Retailer, Vendor, VendorRequest
 from orders.workflow import Item, place_order
+from queueadmin.models import Job
 from queueadmin.testing import run_jobs
 from tests.business import VENDOR_PHONE, asked, confirm, make_vendor
 
@@ -312,3 +313,13 @@ def test_shops_do_not_see_what_vendors_are_told(
 
     assert VENDOR_PHONE not in text
     assert "request to a vendor" not in text
+
+
+def test_the_answer_cancels_the_jobs_that_waited_for_it(sandbox: Sandbox, order: Order) -> None:
+    run_jobs()
+    waiting = Job.objects.about(order).filter(actor__in=["fall_back", "expire_order"])
+    assert set(waiting.values_list("state", flat=True)) == {"scheduled"}
+
+    confirm(order)
+
+    assert set(waiting.values_list("state", flat=True)) == {"cancelled"}

@@ -15,7 +15,7 @@ from django.utils import timezone
 from rich.console import Console
 from rich.progress import Progress
 
-from orders import demo, history
+from orders import demo, history, pictures
 from orders.models import (
     CreditAccount,
     DeliverySlot,
@@ -144,6 +144,9 @@ def _catalogue() -> list[Product]:
         Product.objects.get_or_create(name=name, unit=unit, defaults={"price": price})[0]
         for name, unit, price in demo.PRODUCTS
     ]
+    for product in products:
+        if not product.pictures.exists():
+            pictures.add(product, demo.picture(product.name))
     for name, phone, share in demo.VENDORS:
         vendor, created = Vendor.objects.get_or_create(name=name, defaults={"phone": phone})
         if created:
