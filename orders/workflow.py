@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -363,15 +363,22 @@ def _tell(order: Order, state: OrderState) -> None:
 
 
 def _begin(order: Order) -> None:
+    """Enqueue what follows with one insert, for the shop waits for it."""
     # Actors call this module; they are loaded when both are complete.
-    from .actors import expire_order, route_order
+    from .actors import expire_order, order_status_update, route_order
 
     subject = subject_key(order)
-    route_order.send_with_options(args=(order.pk,), subject=subject)
-    expire_order.send_with_options(
-        args=(order.pk,), subject=subject, delay=time_to_confirm() + GRACE
+    due_ms = round(order.expires_at.timestamp() * 1000)
+    broker: Any = route_order.broker
+    broker.enqueue_many(
+        [
+            route_order.message_with_options(args=(order.pk,), subject=subject),
+            order_status_update.message_with_options(
+                args=(order.pk, OrderState.PLACED.value), subject=subject
+            ),
+            expire_order.message_with_options(args=(order.pk,), subject=subject, eta=due_ms),
+        ]
     )
-    _tell(order, OrderState.PLACED)
 
 
 def _placed_before(order: Order) -> Order | None:

@@ -89,7 +89,8 @@ def test_the_daily_report_is_made_once_and_mailed_with_its_files(
     assert Report.objects.get().state == ReportState.READY
     (mail,) = [sent for sent in sandbox.messages if sent.recipient == "carla@example.com"]
     assert "41.50" in mail.text
-    assert mail.attachments == ["2026-03-02-2026-03-02-1.csv", "2026-03-02-2026-03-02-1.pdf"]
+    name = f"2026-03-02-2026-03-02-{Report.objects.get().pk}"
+    assert mail.attachments == [f"{name}.csv", f"{name}.pdf"]
 
 
 def test_a_report_is_asked_for_followed_and_downloaded_in_the_admin(
