@@ -49,8 +49,8 @@ class Hand:
         self.lock = threading.Lock()
         #: Ids of messages fetched and not settled yet.
         self.held: set[str] = set()
-        #: How many of them have not run yet.
-        self.outstanding = 0
+        #: Those of them that have not run yet.
+        self.unrun: set[str] = set()
         #: Messages of a limited queue that have run and still occupy their slots.
         self.freed: deque[str] = deque()
 
@@ -59,7 +59,12 @@ class Hand:
         with self.lock:
             for parcel_id, _ in fetched:
                 self.held.add(parcel_id)
-                self.outstanding += 1
+                self.unrun.add(parcel_id)
+
+    @property
+    def outstanding(self) -> int:
+        """How many messages have not run yet."""
+        return len(self.unrun)
 
     def drop(self, parcel_ids: "Iterable[str]") -> None:
         """Note what has left this process: settled, or given back."""
@@ -70,10 +75,16 @@ class Hand:
 class Delivery(MessageProxy):
     """A fetched message with what the engine has to know about it."""
 
-    def __init__(self, message: Message[Any], *, parcel_id: str, dispatch: int) -> None:
+    def __init__(
+        self, message: Message[Any], *, parcel_id: str, dispatch: int, era: int = 0
+    ) -> None:
         super().__init__(message)
         self.parcel_id = parcel_id
         self.dispatch = dispatch
+        #: The heart's era in which it was fetched.
+        self.era = era
+        #: True when nothing is to be recorded of it: the ledger knows better.
+        self.is_void = False
         #: How the run ended; None means interrupted.
         self.ending: Any = None
 
@@ -85,7 +96,7 @@ class Delivery(MessageProxy):
 
 def split(parcel_id: str) -> tuple[str, int] | None:
     """Return (job id, dispatch) of a broker's message id, None for one that is not ours."""
-    job, separator, number = parcel_id.rpartition(":")
+    job, separator, number = parcel_id.removesuffix("?").rpartition(":")
     # int() takes more than digits, and digits of any length.
     if not separator or not number.isdecimal() or len(number) > 9:
         return None
@@ -113,7 +124,7 @@ class LedgerConsumer(Consumer):
         self._timeout = min(timeout_ms / 1000, _IDLE_SECONDS)
         # Dramatiq hands over twice its number of threads as the prefetch.
         self._threads = max(threads // 2, 1)
-        self._cache: deque[tuple[str, bytes]] = deque()
+        self._cache: deque[tuple[str, bytes, int]] = deque()
         self._hand = broker.hand(queue_name)
         self._strays_at = 0.0
         broker.transport_consumers.add(self)
@@ -147,13 +158,15 @@ class LedgerConsumer(Consumer):
             self._take_back_strays()
             self.wake.clear()
             control = self.broker.controls.of(self.queue_name)
+            # Read before: what is fetched while an era begins belongs to the one before.
+            era = self.broker.era
             if control.is_limited:
                 fetched, wait_ms = self._fetch_limited(control)
             else:
                 fetched, wait_ms = self._fetch(control), 0
             if fetched:
                 self._hand.take(fetched)
-                self._cache.extend(fetched)
+                self._cache.extend((parcel_id, data, era) for parcel_id, data in fetched)
                 continue
             self.wake.wait(min(self._timeout, wait_ms / 1000) if wait_ms else self._timeout)
             return None
@@ -166,6 +179,7 @@ class LedgerConsumer(Consumer):
             and not self.is_stopping
             and not self.broker.is_quiet
             and self.broker.controls.is_known
+            and (self.broker.heart is None or self.broker.heart.is_fresh())
             and not control.is_paused
         )
 
@@ -225,7 +239,7 @@ class LedgerConsumer(Consumer):
             return 0
         return sum(run.queue == self.queue_name for run in list(recorder.running.values()))
 
-    def _open(self, parcel_id: str, data: bytes) -> Delivery | None:
+    def _open(self, parcel_id: str, data: bytes, era: int) -> Delivery | None:
         """Return the message as a delivery, or hand over to the recorder what cannot run."""
         ours = split(parcel_id)
         try:
@@ -250,7 +264,7 @@ class LedgerConsumer(Consumer):
             self._quarantine(parcel_id, data, f"cannot be read: {error!r:.200}")
             return None
         message.options.pop("eta", None)
-        delivery = Delivery(message, parcel_id=parcel_id, dispatch=ours[1])
+        delivery = Delivery(message, parcel_id=parcel_id, dispatch=ours[1], era=era)
         if message.actor_name not in self.broker.actors:
             self._settle_unrun(delivery)
             return None
@@ -258,23 +272,23 @@ class LedgerConsumer(Consumer):
 
     def _settle_unrun(self, delivery: Delivery) -> None:
         self.broker.require_recorder().park(delivery)
-        self._release()
+        self._release(delivery.parcel_id)
 
     def _adopt(self, parcel_id: str, message: Message[Any]) -> None:
         messages.validate(message)
         self.broker.require_recorder().adopt(self.queue_name, parcel_id, message)
-        self._release()
+        self._release(parcel_id)
 
     def _quarantine(self, parcel_id: str, data: bytes, reason: str) -> None:
         self.logger.error("Quarantined message %r: %s", parcel_id, reason)
         self.broker.require_recorder().quarantine(self.queue_name, parcel_id, data, reason)
-        self._release()
+        self._release(parcel_id)
 
     # --- Afterwards -----------------------------------------------------------------
-    def _release(self) -> None:
+    def _release(self, parcel_id: str) -> None:
         hand = self._hand
         with hand.lock:
-            hand.outstanding -= 1
+            hand.unrun.discard(parcel_id)
             room = self.prefetch - hand.outstanding
         if hand.freed or self._is_worth_a_fetch(room):
             self.wake.set()
@@ -287,7 +301,7 @@ class LedgerConsumer(Consumer):
             self._hand.freed.append(delivery.parcel_id)
         if ending is not None:
             self.broker.note_run(self.queue_name, ending.duration_ms)
-        self._release()
+        self._release(delivery.parcel_id)
         self.broker.require_recorder().put(delivery)
 
     #: A failed job is an ending like any other; the dead letter is in the ledger.
@@ -301,8 +315,8 @@ class LedgerConsumer(Consumer):
         self.broker.transport.give_back(
             self.queue_name, [(delivery.parcel_id, delivery.priority) for delivery in deliveries]
         )
-        for _ in deliveries:
-            self._release()
+        for delivery in deliveries:
+            self._release(delivery.parcel_id)
 
     def stop_fetching(self) -> None:
         """Give back at once what is not started; what runs goes on."""
@@ -315,13 +329,13 @@ class LedgerConsumer(Consumer):
         self.broker.transport_consumers.discard(self)
         remaining = list(self._cache)
         self._cache.clear()
-        self._hand.drop(parcel_id for parcel_id, _ in remaining)
-        for _ in remaining:
-            self._release()
+        self._hand.drop(parcel_id for parcel_id, _, _ in remaining)
+        for parcel_id, _, _ in remaining:
+            self._release(parcel_id)
         # What is given back in the wrong priority list still runs; the list that decides
         # is the one it is pushed to, so read the message where it can be read.
         self.broker.transport.give_back(
-            self.queue_name, [(parcel_id, _priority(data)) for parcel_id, data in remaining]
+            self.queue_name, [(parcel_id, _priority(data)) for parcel_id, data, _ in remaining]
         )
 
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from . import clock, events, leases, ledger, registry
-from .brokers.base import BrokerUnavailable
+from .brokers.base import BrokerUnavailable, ServerSettling
 from .conf import settings
 from .consumer import split
 from .controls import REFRESH_SECONDS
-from .states import Priority
+from .models import Job
+from .states import RUNNABLE, JobState, Priority
 
 if TYPE_CHECKING:
     from .brokers.base import LedgerBroker
@@ -64,13 +65,87 @@ def confirm(broker: "LedgerBroker") -> int:
     parcels = ledger.unconfirmed(clock.now() - UNCONFIRMED_AFTER, _BATCH)
     if not parcels:
         return 0
-    missing = broker.transport.missing(parcels)
+    try:
+        missing = broker.transport.missing(parcels, bar=True)
+    except ServerSettling:
+        return 0
     lost = {parcel.id for parcel in missing}
     ledger.confirm([parcel for parcel in parcels if parcel.id not in lost])
-    again = ledger.rescue([(parcel.job, parcel.dispatch) for parcel in missing])
+    return _dispatch_again(broker, missing, JobState.WAITING)
+
+
+def _dispatch_again(
+    broker: "LedgerBroker", missing: Sequence[ledger.Parcel], state: JobState
+) -> int:
+    again = ledger.rescue([(parcel.job, parcel.dispatch) for parcel in missing], [state])
     if again and broker.push(again):
         ledger.confirm(again)
     return len(again)
+
+
+def refill(broker: "LedgerBroker") -> int:
+    """Dispatch again at once what a flushed or restarted server has forgotten."""
+    if not broker.transport.needs_refill():
+        return 0
+    try:
+        found = redispatch(broker)
+    except ServerSettling:
+        return 0
+    broker.transport.refilled()
+    if found:
+        logger.warning("The broker had lost its memory; %d jobs were dispatched again.", found)
+    return found
+
+
+def redispatch(broker: "LedgerBroker", *, dry_run: bool = False) -> int:
+    """Dispatch again what waits or runs by the ledger and is unknown to the broker.
+
+    All that waits is looked at, also what was confirmed once: a flushed server forgets.
+    A job recorded between the look and the UPDATE is left alone by it, because outcomes
+    are committed before messages leave the broker; one that was claimed in between,
+    because it does not wait any more.
+
+    Raises:
+        ServerSettling: the workers have not had the time to say what they hold.
+    """
+    total = 0
+    before = clock.now() - UNCONFIRMED_AFTER
+    for state in (JobState.WAITING, JobState.ACTIVE):
+        last = ""
+        while True:
+            jobs = Job.objects.filter(state=state, due_at__lt=before, pk__gt=last).order_by("pk")
+            parcels = ledger.parcels_of(jobs[:_BATCH])
+            if not parcels:
+                break
+            last = parcels[-1].job
+            missing = broker.transport.missing(parcels, bar=not dry_run)
+            if not dry_run:
+                _dispatch_again(broker, missing, state)
+            total += len(missing)
+    return total
+
+
+def restore(broker: "LedgerBroker") -> int:
+    """Tell a server that has lost its memory what this process holds; return how much.
+
+    What the ledger has dispatched again already is left out: this process's copy will be
+    refused when it claims it.
+    """
+    held: set[str] = set()
+    slots: list[str] = []
+    for queue, hand in list(broker.hands.items()):
+        with hand.lock:
+            held |= hand.held
+            if broker.controls.of(queue).concurrency is not None:
+                slots += hand.unrun
+    ids = sorted({found[0] for parcel_id in held if (found := split(parcel_id))})
+    total = 0
+    for start in range(0, len(ids), _BATCH):
+        jobs = Job.objects.filter(id__in=ids[start : start + _BATCH], state__in=RUNNABLE)
+        mine = [parcel for parcel in ledger.parcels_of(jobs) if parcel.id in held]
+        broker.transport.restore(mine, slots)
+        total += len(mine)
+    return total
 
 
 def withdraw(broker: "LedgerBroker", parcels: Sequence[ledger.Parcel]) -> int:
@@ -96,7 +171,7 @@ def cancel(broker: "LedgerBroker") -> int:
         return 0
     number = withdraw(broker, parcels)
     old = ledger.cancelling(_BATCH, before=clock.now() - UNCONFIRMED_AFTER)
-    return number + _cancel(broker.transport.missing(old) if old else [])
+    return number + _cancel(broker.transport.missing(old, bar=True) if old else [])
 
 
 def _cancel(parcels: Sequence[ledger.Parcel]) -> int:
@@ -155,17 +230,38 @@ class Heart:
         self._last = float("-inf")
         # A process that has just begun may judge; only a gap makes it wait.
         self._steady_since = float("-inf")
+        self._mark = ""
+        self._fresh_until = float("-inf")
+        #: Raised whenever others may have taken what this process holds: after a silence
+        #: that was too long, and when the server has lost its memory.
+        self.era = 0
+        #: True until the server knows again what this process holds.
+        self.must_restore = False
+
+    def is_fresh(self) -> bool:
+        """Return whether nobody can have declared this process dead yet."""
+        return time.monotonic() < self._fresh_until
 
     def beat(self) -> None:
         """Send a heartbeat; one that fails, or comes late, begins a new count."""
         try:
             if self._broker.scoreboard is not None:
                 self._broker.scoreboard.sign(self._broker.transport.worker_id)
-            self._broker.transport.heartbeat()
+            sent_at = time.monotonic()
+            mark = self._broker.transport.heartbeat()
         except BrokerUnavailable as error:
             logger.warning("No heartbeat: %s", error)
             self._steady_since = float("inf")
             return
+        is_emptied = self._mark not in ("", mark)
+        # Before the freshness: a thread that sees this process fresh sees the new era.
+        if is_emptied or (self._mark and sent_at > self._fresh_until):
+            self.era += 1
+        if is_emptied:
+            logger.warning("The broker has lost its memory; telling it what this process holds.")
+            self.must_restore = True
+        self._mark = mark
+        self._fresh_until = sent_at + settings.HEARTBEAT_TIMEOUT_MS / 2000
         now = time.monotonic()
         is_late = now - self._last > _LATE_SECONDS and self._last > float("-inf")
         if is_late or self._steady_since == float("inf"):
@@ -187,6 +283,7 @@ class Dispatcher:
         (0.0, promote),
         (1.0, confirm),
         (1.0, rescue),
+        (1.0, refill),
         (60.0, registry.tidy),
         (1.0, cancel),
     ]
@@ -235,6 +332,10 @@ class Dispatcher:
                 if now >= refresh_at:
                     self._refresh_controls()
                     refresh_at = now + REFRESH_SECONDS
+                if self.heart.must_restore:
+                    # Cleared before: a server emptied meanwhile is told again.
+                    self.heart.must_restore = False
+                    self._restore()
                 if now >= synchronise_at:
                     clock.synchronise()
                     synchronise_at = now + _SYNCHRONISE_SECONDS
@@ -267,6 +368,13 @@ class Dispatcher:
                     # A flaw of one duty must not end the process, nor the other duties.
                     logger.exception("Duty %s failed.", getattr(duty, "__name__", duty))
                 due[index] = time.monotonic() + every
+
+    def _restore(self) -> None:
+        try:
+            restore(self.broker)
+        except (DatabaseError, InterfaceError, BrokerUnavailable):
+            self.heart.must_restore = True
+            raise
 
     def _refresh_controls(self) -> None:
         changed = self.broker.controls.refresh()

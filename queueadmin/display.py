@@ -9,6 +9,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from .clock import now
 from .models.dead_letter import Urgency
@@ -46,10 +47,14 @@ BADGES: dict[object, tuple[str, str]] = {
     Urgency.HIGH: (UP, "warn solid"),
     Urgency.NORMAL: (BAR, "quiet"),
     Urgency.LOW: (DOWN, "quiet solid"),
+    "cancelling": (BAR, "warn"),
     "done": (CHECK, "good"),
     "failed": (CROSS, "bad"),
     "running": (DISC, "busy solid"),
 }
+
+#: Word of the badge beside the state of a job that shall stop.
+CANCELLING = gettext_lazy("cancel requested")
 
 #: Invisible or text-turning characters, and halves of pairs that no encoding accepts.
 _UNPRINTABLE = re.compile(

@@ -23,6 +23,8 @@ class Execution:
     actor: str
     started_at: datetime
     started: float  # time.perf_counter() at the start
+    #: The broker's id of the message.
+    parcel_id: str = ""
     #: Set by whoever decides what follows a failure.
     retry_delay_ms: int | None = None
     cause: DeathCause | None = None

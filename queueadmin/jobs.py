@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 TARGET = "job"
 BATCH = 500  # one transaction each; keeps every lock short
-_FURTHEST = timedelta(milliseconds=10 * MAX_DELAY_MS)
+#: No job is scheduled further ahead.
+FURTHEST = timedelta(milliseconds=10 * MAX_DELAY_MS)
 
 #: In which state a job may be subject to each verb.
 ELIGIBLE: dict[str, tuple[JobState, ...]] = {
@@ -316,7 +317,7 @@ def _batches(ids: "tuple[str, ...] | Any") -> Iterable[Any]:
 def _checked(at: datetime) -> datetime:
     if at.tzinfo is None:
         raise ValueError(f"The time {at} needs a time zone; see django.utils.timezone.make_aware.")
-    if at - now() > _FURTHEST:
+    if at - now() > FURTHEST:
         raise ValueError(f"The time {at} is more than 10 years away.")
     return max(at, now())
 

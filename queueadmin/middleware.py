@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from django.db import connections
+from django.db import DatabaseError, InterfaceError, connections
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import (
     AgeLimit,
@@ -29,6 +29,7 @@ from dramatiq.middleware import (
 from dramatiq.results import Results
 
 from . import clock, events, execution
+from .apart import run_apart
 from .conf import require_valid, settings
 from .execution import Execution
 from .masking import storable
@@ -137,6 +138,9 @@ class Bookkeeping(Middleware):
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
         """Record what is still to be recorded."""
+        for run in list(broker.recorder.running.values()):
+            # The time to stop is up; its thread ends with the process.
+            broker.recorder.give_back(run)
         broker.dispatcher.stop()
         broker.recorder.stop()
         broker.recorder = broker.scoreboard = None
@@ -151,6 +155,7 @@ class Bookkeeping(Middleware):
             actor=message.actor_name,
             started_at=clock.now(),
             started=time.perf_counter(),
+            parcel_id=message.parcel_id,
         )
         execution.enter(run)
         if broker.recorder is not None:
@@ -165,6 +170,51 @@ class Bookkeeping(Middleware):
             # Fetched before the cancel.
             run.cancelled = True
             raise SkipMessage(f"job {run.job} is cancelled")
+        heart = broker.heart
+        if message.parcel_id.endswith("?") or (
+            heart is not None and (message.era != heart.era or not heart.is_fresh())
+        ):
+            self._claim(broker, message, run)
+
+    def _claim(self, broker: Any, message: Any, run: Execution) -> None:
+        """Ask the ledger before a start that may not be the only one.
+
+        A message that was dispatched again after a loss or a death, or fetched before this
+        process was frozen or cut off, or before the server lost its memory.
+
+        Raises:
+            SkipMessage: another dispatch of the job counts, or the ledger is away.
+        """
+        from . import ledger  # needs models; see above
+
+        try:
+            crashes = ledger.claim(run.job, run.dispatch, worker=_worker(broker))
+        except (DatabaseError, InterfaceError) as error:
+            # It may have been claimed all the same; the ending gives it back in any case.
+            run.returned = True
+            raise SkipMessage(f"the ledger is away: {error}") from error
+        if crashes is None:
+            message.is_void = True
+            raise SkipMessage(f"dispatch {run.dispatch} of job {run.job} does not count any more")
+        if crashes >= ledger.APART_FROM and broker.modules:
+            self._run_apart(broker, message, run)
+
+    def _run_apart(self, broker: Any, message: Any, run: Execution) -> None:
+        """Run a job that has killed processes where it can kill nobody else's.
+
+        Raises:
+            SkipMessage: it has run, or it is to be dispatched again.
+        """
+        # If this process dies now, it was not by this job.
+        broker.scoreboard.leave()
+        limit = next(found for found in broker.middleware if isinstance(found, PolicyTimeLimit))
+        limit_seconds = limit.limit_ms(broker, message) / 1000
+        try:
+            message.is_void = run_apart(broker, run, limit_seconds=limit_seconds)
+        except (DatabaseError, InterfaceError) as error:
+            broker.logger.warning("How job %s ended is not recorded: %s", run.job, error)
+        run.returned = not message.is_void
+        raise SkipMessage(f"job {run.job} has run in a process of its own")
 
     def after_process_message(
         self,
@@ -193,6 +243,9 @@ class Bookkeeping(Middleware):
         run = execution.current()
         if run is None:
             return
+        if message.is_void:
+            self._leave(broker, run)
+            return
         run.attempt = 0
         ending = conclude(broker, message, run, None)
         if run.returned or run.cancelled:
@@ -213,6 +266,11 @@ class Bookkeeping(Middleware):
         if broker.recorder is not None:
             broker.recorder.running.pop(id(run), None)
             broker.scoreboard.leave()
+
+
+def _worker(broker: Any) -> str:
+    host_and_pid: str = broker.transport.worker_id.rsplit(":", 1)[0]
+    return host_and_pid
 
 
 def _weight(queue: str) -> int:
@@ -243,7 +301,7 @@ def conclude(broker: Any, message: Any, run: Execution, exception: BaseException
         duration_ms=round(duration_ms, 3),
         queue=run.queue,
         actor=message.actor_name if actor is None else actor.actor_name,
-        worker=broker.transport.worker_id.rsplit(":", 1)[0],
+        worker=_worker(broker),
         release=settings.RELEASE,
         result=run.result,
         follow_ups=run.follow_ups,

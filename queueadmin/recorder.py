@@ -94,8 +94,29 @@ class Recorder:
     # --- Handing over, from any thread ------------------------------------------------
     def put(self, delivery: Delivery) -> None:
         """Take over a finished delivery."""
-        ending = delivery.ending or _interrupted(delivery)
+        ending = None if delivery.is_void else delivery.ending or interrupted(delivery)
         self._inbox.put(_Entry(delivery.queue_name, delivery.parcel_id, ending))
+
+    def give_back(self, run: Execution) -> None:
+        """Dispatch a run again that this process will not finish; it costs no attempt.
+
+        If its thread reports an outcome all the same, the first of the two counts.
+        """
+        logger.warning("Job %s is still running; it runs again elsewhere.", run.job)
+        at = clock.now()
+        ending = ledger.Ending(
+            job=run.job,
+            dispatch=run.dispatch,
+            state=JobState.WAITING,
+            outcome=Outcome.RETURNED,
+            attempt=0,
+            started_at=at,
+            finished_at=at,
+            due_at=at,
+            queue=run.queue,
+            actor=run.actor,
+        )
+        self._inbox.put(_Entry(run.queue, run.parcel_id, ending))
 
     def park(self, delivery: Delivery) -> None:
         """Put off a job whose actor this release does not know; bury it after the grace time."""
@@ -362,7 +383,7 @@ def _ending(delivery: Delivery, state: JobState, outcome: Outcome) -> ledger.End
     )
 
 
-def _interrupted(delivery: Delivery) -> ledger.Ending:
+def interrupted(delivery: Delivery) -> ledger.Ending:
     """Return the ending of a run of which nobody said how it ended: dispatch it again."""
     ending = _ending(delivery, JobState.WAITING, Outcome.RETURNED)
     ending.due_at = ending.finished_at

@@ -18,7 +18,7 @@ from django.db import Error as DatabaseProblem
 from django.db import connection
 from dramatiq import get_broker
 
-from . import leases
+from . import crashes, leases
 from .brokers.base import BrokerUnavailable, LedgerBroker
 from .hard_limits import record_overrun
 from .scoreboard import Running, Scoreboard
@@ -53,6 +53,8 @@ class _Slot:
     #: When it was told to stop because of a job that nothing else stops.
     ending_since: float | None = None
     beat_at: float = 0.0
+    #: It was killed from here, and not by what it ran.
+    was_killed: bool = False
 
 
 @dataclass(slots=True)
@@ -130,6 +132,7 @@ class Supervisor:
         logger.error(
             "Worker %d ended (%s); restarting it in %.1f s.", pid, _describe(code), slot.backoff
         )
+        self._report_crash(slot, pid)
         self._report_dead(slot)
         slot.restarts += 1
         slot.start_at = now + slot.backoff
@@ -154,6 +157,7 @@ class Supervisor:
                 # What else it runs may end, if the process still obeys.
                 process.terminate()
             elif len(overdue) == len(running) or now - slot.ending_since > _LAST_SECONDS:
+                slot.was_killed = True
                 self._end_overdue(process, overdue)
         elif not running and silence > _STUCK_SECONDS and _state(process.pid) not in "TtZX":
             logger.error("Worker %d shows no sign of life; it is killed.", process.pid)
@@ -210,6 +214,20 @@ class Supervisor:
         ]
         slot.process = subprocess.Popen(command)  # noqa: S603  # our own module
         slot.started = time.monotonic()
+
+    def _report_crash(self, slot: _Slot, pid: int) -> None:
+        """Count the crash for the jobs that ran, unless it was we who killed the process."""
+        broker = get_broker()
+        if slot.was_killed or slot.scoreboard is None or not isinstance(broker, LedgerBroker):
+            slot.was_killed = False
+            return
+        worker = f"{socket.gethostname()}:{pid}"
+        try:
+            crashes.record(broker, slot.scoreboard.running(), worker=worker)
+        except DatabaseProblem as error:
+            # They are rescued from the dead process's hands, uncounted.
+            logger.warning("Could not count the crash of worker %d: %s", pid, error)
+            connection.close()
 
     def _report_dead(self, slot: _Slot) -> None:
         """Let the dispatcher rescue the process's jobs now, not after the heartbeat time-out.

@@ -90,6 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         broker.scoreboard = Scoreboard.open(options.scoreboard)
     broker.request_stop = stop.set
+    broker.modules = options.modules
     broker.emit_after("process_boot")
     worker = dramatiq.Worker(
         broker, queues=set(options.queues or ()), worker_threads=options.threads

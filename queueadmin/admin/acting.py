@@ -187,6 +187,11 @@ class ActingAdmin(ConsoleAdmin):
         for reason, count in _named(result):
             text = _("Skipped %(count)d: %(reason)s.") % {"count": count, "reason": reason}
             self.message_user(request, text, messages.WARNING)
+        if result.held_by:
+            holders = sorted(set(result.held_by.values()))
+            named = ", ".join(holders[:SAMPLE]) + ("…" if len(holders) > SAMPLE else "")
+            text = _("Unique keys are held by job %(jobs)s.") % {"jobs": named}
+            self.message_user(request, text, messages.WARNING)
 
     def _way_back(self, ids: list[int], back: str) -> str:
         """Return to the one dead letter, or to the list as it was filtered."""

@@ -26,6 +26,7 @@ def about_job(job: Job, upcoming: list[datetime]) -> str:
         "next": job.attempts + 1,
         "max": job.max_attempts if job.max_attempts is not None else "∞",
         "due": relative(job.due_at),
+        "asked": relative(job.cancel_requested_at) if job.cancel_requested_at else "",
         "error": _error(job.error_class, job.error_message),
         "worker": job.worker or _("a worker"),
         "when": relative(job.finished_at) if job.finished_at else "",
@@ -34,6 +35,14 @@ def about_job(job: Job, upcoming: list[datetime]) -> str:
         else "–",
         "since": span(now() - job.started_at) if job.started_at else "–",
     }
+    if job.is_cancelling:
+        return (
+            _(
+                "Cancel requested %(asked)s: it does not start, or is interrupted, and ends "
+                "as cancelled unless it completes before."
+            )
+            % facts
+        )
     match job.state:
         case JobState.SCHEDULED:
             return _("Scheduled: it runs on %(queue)s %(due)s.") % facts
@@ -50,6 +59,13 @@ def about_job(job: Job, upcoming: list[datetime]) -> str:
                 % facts
             )
             return _then(sentence, upcoming[1:])
+        case JobState.COMPLETED if job.cancel_requested_at is not None:
+            return (
+                _(
+                    "Completed %(when)s at attempt %(attempt)s of %(max)s, before it could be cancelled."
+                )
+                % facts
+            )
         case JobState.COMPLETED:
             return _("Completed %(when)s at attempt %(attempt)s of %(max)s.") % facts
         case JobState.DEAD:

@@ -48,6 +48,10 @@ class BrokerUnavailable(dramatiq.ConnectionClosed):
         super().__init__(problem)  # type: ignore[no-untyped-call]  # Dramatiq's has no types
 
 
+class ServerSettling(BrokerUnavailable):
+    """The server has lost its messages; workers are about to say what they hold."""
+
+
 class Transport(Protocol):
     """What a message server has to offer; every method raises BrokerUnavailable."""
 
@@ -86,11 +90,37 @@ class Transport(Protocol):
         A server that takes back by itself what a cut reply carried returns nothing.
         """
 
-    def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
-        """Return those the server does not hold."""
+    #: How long a server that has lost its messages is given to the workers, to say what
+    #: they hold, before anything counts as missing. Two heartbeats and a moment.
+    settling_ms: int
 
-    def heartbeat(self, worker_id: str = "") -> None:
-        """Tell that this process, or the one with another id, is alive."""
+    def missing(self, parcels: "Sequence[Parcel]", *, bar: bool = False) -> "list[Parcel]":
+        """Return those the server does not hold.
+
+        Args:
+            parcels: what to look for.
+            bar: refuse from now on, in the same step, to take what is missing: whoever was
+                late to push it must not push it beside its next dispatch.
+
+        Raises:
+            ServerSettling: the server has lost what it held a moment ago.
+        """
+
+    def needs_refill(self) -> bool:
+        """Return whether the server may have lost messages since it was last refilled."""
+
+    def refilled(self) -> None:
+        """Note that the server holds everything that waits."""
+
+    def restore(self, parcels: "Sequence[Parcel]", slots: Sequence[str]) -> None:
+        """Put messages back into this worker's hands, and the slots of these ids."""
+
+    def heartbeat(self, worker_id: str = "") -> str:
+        """Tell that this process, or the one with another id, is alive.
+
+        Returns:
+            A mark of the server's memory: another one means that it has lost everything.
+        """
 
     def dead_workers(self, timeout_ms: int) -> list[str]:
         """Return workers that have been silent for longer, by the server's clock."""
@@ -145,11 +175,15 @@ class LedgerBroker(dramatiq.Broker):
         self.is_quiet = False
         #: Ends this process as SIGTERM does; set where there is a process to end.
         self.request_stop: Callable[[], None] | None = None
+        #: The modules of the actors, to start processes that know them; set in worker
+        #: processes of a supervisor.
+        self.modules: list[str] = []
         #: What each thread runs, for the supervisor; set in worker processes.
         self.scoreboard: Scoreboard | None = None
         #: Set in worker processes.
         self.heart: Heart | None = None
-        self._hands: dict[str, Hand] = {}
+        #: What this process holds, per queue.
+        self.hands: dict[str, Hand] = {}
         self._mean_ms: dict[str, float] = {}
         self._pushing_paused_until = 0.0
         self._insert_thread: ThreadPoolExecutor | None = None
@@ -316,9 +350,14 @@ class LedgerBroker(dramatiq.Broker):
             raise RuntimeError("Outcomes are recorded in worker processes only.")
         return self.recorder
 
+    @property
+    def era(self) -> int:
+        """Count how often this process may have lost what it held without noticing."""
+        return self.heart.era if self.heart is not None else 0
+
     def hand(self, queue_name: str) -> Hand:
         """Return what this process holds of the queue."""
-        return self._hands.setdefault(queue_name, Hand())
+        return self.hands.setdefault(queue_name, Hand())
 
     # --- Run times ------------------------------------------------------------------
     def mean_ms(self, queue_name: str) -> float:

@@ -7,6 +7,9 @@ Keys, under the namespace:
     queue.grants              sorted set of a limited queue's starts, by the server's time
     __acks__.{worker}.{queue} set of message ids in a worker's hands
     __heartbeats__            sorted set of workers by the server's time of their last sign
+    queue.barred              sorted set of ids that may not be pushed any more, by time
+    __mark__                  since when the server remembers; see `Transport.heartbeat`
+    __refilled__              the mark for which everything that waits was pushed
     __pushed__                channel that names the queue of each push
 """
 
@@ -24,7 +27,7 @@ from dramatiq.middleware import Middleware
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .base import BrokerUnavailable, LedgerBroker
+from .base import BrokerUnavailable, LedgerBroker, ServerSettling
 
 if TYPE_CHECKING:
     from ..controls import Control
@@ -35,12 +38,14 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# KEYS: list, hash. ARGV: id, data, id, data … The hash decides, so a repeated push of an
+# KEYS: list, hash, barred. ARGV: id, data, id, data … The hash decides, so a repeated push of an
 # id that is still there adds nothing.
 _PUSH = """
 local added = 0
+local some_are_barred = redis.call('EXISTS', KEYS[3]) == 1
 for i = 1, #ARGV, 2 do
-  if redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) == 1 then
+  if not (some_are_barred and redis.call('ZSCORE', KEYS[3], ARGV[i]))
+      and redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) == 1 then
     redis.call('RPUSH', KEYS[1], ARGV[i])
     added = added + 1
   end
@@ -170,9 +175,51 @@ end
 """
 
 _TIME = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000) "
-_HEARTBEAT = (
-    _TIME + "redis.call('ZREM', KEYS[1], ARGV[1]); redis.call('ZADD', KEYS[1], now, ARGV[1])"
+# KEYS[1] is the mark in the scripts below. The server that has none has lost everything, or
+# never had anything. The mark says since when it is there, by the server's clock.
+_MARK = (
+    _TIME
+    + """
+redis.call('ZREM', KEYS[2], '')
+local mark = redis.call('GET', KEYS[1])
+if not mark then
+  mark = now .. ':' .. ARGV[1]
+  redis.call('SET', KEYS[1], mark)
+end
+"""
 )
+# KEYS: mark, heartbeats. ARGV: random text, worker.
+_HEARTBEAT = _MARK + "redis.call('ZADD', KEYS[2], now, ARGV[2]); return mark"
+# KEYS: mark, barred, messages. ARGV: random text, settling time in ms, 1 to bar, id, id …
+# What is barred stays so for an hour: longer than any producer hesitates before its push.
+_MISSING = (
+    _MARK
+    + """
+if now - tonumber(string.match(mark, '^%d+')) < tonumber(ARGV[2]) then return false end
+local missing = {}
+for i = 4, #ARGV do
+  if redis.call('HEXISTS', KEYS[3], ARGV[i]) == 0 then
+    missing[#missing + 1] = ARGV[i]
+    if ARGV[3] == '1' then redis.call('ZADD', KEYS[2], now, ARGV[i]) end
+  end
+end
+if ARGV[3] == '1' and #missing > 0 then
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 3600000)
+  redis.call('PEXPIRE', KEYS[2], 3600000)
+end
+return missing
+"""
+)
+# KEYS: hash, acks, slots. ARGV: worker, how many slots, id of each, id, data, id, data …
+_RESTORE = """
+local slots = tonumber(ARGV[2])
+for i = 3, 2 + slots do redis.call('HSET', KEYS[3], ARGV[i], ARGV[1]) end
+for i = 3 + slots, #ARGV, 2 do
+  if redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) == 1 then
+    redis.call('SADD', KEYS[2], ARGV[i])
+  end
+end
+"""
 _DEAD = _TIME + "return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])"
 
 # Lua's stack bounds how many ids one call may unpack.
@@ -213,6 +260,7 @@ class RedisTransport:
         # Any: the stubs know the client's answers only as unions of all of them.
         self._client: Any = redis.Redis.from_url(url, **options)
         self._listening: Any = redis.Redis.from_url(url, **{**options, "socket_timeout": None})
+        self._mark: bytes | None = None
         self._pubsub: redis.client.PubSub | None = None
         self._push = self._client.register_script(_PUSH)
         self._fetch = self._client.register_script(_FETCH)
@@ -220,6 +268,9 @@ class RedisTransport:
         self._give_back = self._client.register_script(_GIVE_BACK)
         self._withdraw = self._client.register_script(_WITHDRAW)
         self._heartbeat = self._client.register_script(_HEARTBEAT)
+        self._missing = self._client.register_script(_MISSING)
+        self._restore = self._client.register_script(_RESTORE)
+        self.settling_ms = 3_000
         self._dead = self._client.register_script(_DEAD)
 
     # --- Keys -----------------------------------------------------------------------
@@ -264,7 +315,7 @@ class RedisTransport:
         for parcel in parcels:
             by_list[parcel.queue, parcel.priority] += (parcel.id, parcel.data)
         for (queue, priority), arguments in by_list.items():
-            keys = [self._key(queue, priority), self._key(queue, "msgs")]
+            keys = [self._key(queue, part) for part in (priority, "msgs", "barred")]
             for start in range(0, len(arguments), 2 * _PUSH_BATCH):
                 batch = arguments[start : start + 2 * _PUSH_BATCH]
                 self._push(keys=keys, args=batch, client=pipeline)
@@ -314,12 +365,21 @@ class RedisTransport:
         return {_text(message) for message in self._client.smembers(self._acks(queue))}
 
     @_translated
-    def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
-        with self._client.pipeline(transaction=False) as pipeline:
-            for parcel in parcels:
-                pipeline.hexists(self._key(parcel.queue, "msgs"), parcel.id)
-            held = pipeline.execute()
-        return [parcel for parcel, is_held in zip(parcels, held, strict=True) if not is_held]
+    def missing(self, parcels: "Sequence[Parcel]", *, bar: bool = False) -> "list[Parcel]":
+        by_queue: dict[str, list[str]] = defaultdict(list)
+        for parcel in parcels:
+            by_queue[parcel.queue].append(parcel.id)
+        found: set[tuple[str, str]] = set()
+        for queue, ids in by_queue.items():
+            keys = [self._key("__mark__"), self._key(queue, "barred"), self._key(queue, "msgs")]
+            for start in range(0, len(ids), _PUSH_BATCH):
+                batch = ids[start : start + _PUSH_BATCH]
+                arguments: list[str | int] = [uuid4().hex, self.settling_ms, int(bar), *batch]
+                answer = self._missing(keys=keys, args=arguments)
+                if answer is None:
+                    raise ServerSettling("The server has just lost what it held.")
+                found.update((queue, _text(parcel_id)) for parcel_id in answer)
+        return [parcel for parcel in parcels if (parcel.queue, parcel.id) in found]
 
     @_translated
     def withdraw(self, parcels: "Sequence[Parcel]") -> set[str]:
@@ -355,8 +415,34 @@ class RedisTransport:
 
     # --- Workers --------------------------------------------------------------------
     @_translated
-    def heartbeat(self, worker_id: str = "") -> None:
-        self._heartbeat(keys=[self._key("__heartbeats__")], args=[worker_id or self.worker_id])
+    def heartbeat(self, worker_id: str = "") -> str:
+        keys = [self._key("__mark__"), self._key("__heartbeats__")]
+        return _text(self._heartbeat(keys=keys, args=[uuid4().hex, worker_id or self.worker_id]))
+
+    @_translated
+    def needs_refill(self) -> bool:
+        mark, refilled = self._client.mget(self._key("__mark__"), self._key("__refilled__"))
+        self._mark = mark
+        return mark is not None and mark != refilled
+
+    @_translated
+    def refilled(self) -> None:
+        # The mark as it was when the refill began: a server emptied since needs another one.
+        if self._mark is not None:
+            self._client.set(self._key("__refilled__"), self._mark)
+
+    @_translated
+    def restore(self, parcels: "Sequence[Parcel]", slots: Sequence[str]) -> None:
+        by_queue: dict[str, list[Parcel]] = defaultdict(list)
+        for parcel in parcels:
+            by_queue[parcel.queue].append(parcel)
+        for queue, held in by_queue.items():
+            keys = [self._key(queue, "msgs"), self._acks(queue), self._key(queue, "slots")]
+            taken = [parcel.id for parcel in held if parcel.id in set(slots)]
+            arguments: list[str | bytes | int] = [self.worker_id, len(taken), *taken]
+            for parcel in held:
+                arguments += (parcel.id, parcel.data)
+            self._restore(keys=keys, args=arguments)
 
     @_translated
     def dead_workers(self, timeout_ms: int) -> list[str]:

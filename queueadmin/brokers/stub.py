@@ -21,6 +21,7 @@ class MemoryTransport:
     def __init__(self) -> None:
         self.worker_id = "memory"
         self.is_down = False
+        self.settling_ms = 0
         self._condition = threading.Condition()
         self._messages: dict[str, dict[str, bytes]] = defaultdict(dict)
         self._waiting: dict[str, list[tuple[int, str]]] = defaultdict(list)
@@ -78,7 +79,16 @@ class MemoryTransport:
     def in_hand(self, queue: str) -> set[str]:
         return set(self._held[queue])
 
-    def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
+    def needs_refill(self) -> bool:
+        return False
+
+    def refilled(self) -> None:
+        """Nothing is ever lost here."""
+
+    def restore(self, parcels: "Sequence[Parcel]", slots: Sequence[str]) -> None:
+        """Nothing is ever lost here."""
+
+    def missing(self, parcels: "Sequence[Parcel]", *, bar: bool = False) -> "list[Parcel]":
         self._require_up()
         return [parcel for parcel in parcels if parcel.id not in self._messages[parcel.queue]]
 
@@ -95,8 +105,9 @@ class MemoryTransport:
                 del self._messages[wanted[message].queue][message]
         return taken
 
-    def heartbeat(self, worker_id: str = "") -> None:
+    def heartbeat(self, worker_id: str = "") -> str:
         self._require_up()
+        return "memory"
 
     def dead_workers(self, timeout_ms: int) -> list[str]:
         return []

@@ -13,13 +13,24 @@ from .cancelling import (
     reschedule,
     run_now,
 )
-from .dispatching import Parcel, confirm, next_due, parcels_of, promote_due, rescue, unconfirmed
+from .crashing import APART_FROM, crashed
+from .dispatching import (
+    Parcel,
+    claim,
+    confirm,
+    next_due,
+    parcels_of,
+    promote_due,
+    rescue,
+    unconfirmed,
+)
 from .endings import Committed, Ending, commit, mark_active
 from .enqueuing import NewJob, add, insert
 from .requeuing import Requeued, cancel_queue, requeue
 from .unique import prune
 
 __all__ = [
+    "APART_FROM",
     "Cancelled",
     "Committed",
     "Ended",
@@ -32,8 +43,10 @@ __all__ = [
     "cancel_queue",
     "cancel_withdrawn",
     "cancelling",
+    "claim",
     "commit",
     "confirm",
+    "crashed",
     "insert",
     "mark_active",
     "next_due",

@@ -44,6 +44,8 @@ def requeue(job_ids: Iterable[str]) -> Requeued:
         state=JobState.WAITING,
         dispatch=F("dispatch") + 1,
         attempts=0,
+        crashes=0,
+        is_suspect=False,
         requeues=F("requeues") + 1,
         due_at=at,
         cancel_requested_at=None,

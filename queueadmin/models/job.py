@@ -59,6 +59,10 @@ class Job(models.Model):
     max_attempts = models.PositiveIntegerField(_("of at most"), null=True, blank=True)
     #: How often staff gave it a new round of attempts.
     requeues = models.PositiveSmallIntegerField(_("requeues"), default=0)
+    #: How many processes have died while they ran it, in the current round.
+    crashes = models.PositiveSmallIntegerField(_("crashes"), default=0, db_default=0)
+    #: Another copy of it may be about to run: whoever takes it claims it in the ledger first.
+    is_suspect = models.BooleanField(_("suspect"), default=False, db_default=False)
     #: The encoded message, byte for byte; everything to run the job again.
     message = models.BinaryField(_("message"))
     #: Result as JSON, when the actor stores results.

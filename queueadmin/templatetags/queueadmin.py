@@ -24,6 +24,12 @@ def state_badge(state: str) -> SafeString:
     return display.badge(_member(JobState, state))
 
 
+@register.simple_tag
+def cancelling_badge() -> SafeString:
+    """Show that a cancel was requested and is not certain yet."""
+    return display.badge("cancelling", display.CANCELLING)
+
+
 @register.filter
 def status_badge(status: str) -> SafeString:
     """Show a dead letter's status."""

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 import time
 
 import dramatiq
@@ -29,6 +30,13 @@ def hang(number: int, *, holding_the_lock: bool) -> None:
     library = ctypes.PyDLL(None) if holding_the_lock else ctypes.CDLL(None)
     library.sleep(60)
     _append(f"end {number} {os.getpid()}")
+
+
+@dramatiq.actor(queue_name="workload")
+def kill(number: int) -> None:
+    """End the process that runs it."""
+    _append(f"start {number} {os.getpid()}")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dramatiq.actor(queue_name="workload")
