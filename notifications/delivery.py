@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 #: A turn that has come meanwhile is taken after this; the queue wants a delay above 0.
 SOON = timedelta(milliseconds=100)
+#: Codes by which providers say that the recipient wants no more.
+OPTED_OUT = frozenset({"opted_out", "131050"})
 #: States from which a run may take a delivery.
 SENDABLE = (DeliveryState.PENDING, DeliveryState.FAILED)
 
@@ -67,9 +69,10 @@ def send(delivery_id: int, *, in_turn: bool = False) -> datetime | None:
     claim = uuid.uuid4()
     # Durable: the claim must be in the database before the provider is called.
     with transaction.atomic(durable=True):
-        claimed = Delivery.objects.filter(pk=delivery_id, state__in=SENDABLE).update(
-            state=DeliveryState.SENDING, claim=claim, claimed_at=timezone.now()
-        )
+        # A receipt proves that an earlier call was taken, whatever that call came back with.
+        claimed = Delivery.objects.filter(
+            pk=delivery_id, state__in=SENDABLE, receipt_rank=0
+        ).update(state=DeliveryState.SENDING, claim=claim, claimed_at=timezone.now())
     if not claimed:
         _refuse(Delivery.objects.get(pk=delivery_id))
         return None
@@ -110,9 +113,10 @@ def _refuse(delivery: Delivery) -> None:
         logger.info("Already %s delivery=%s", delivery.state, delivery.pk)
         return
     if delivery.receipt_rank:  # the provider's receipt came, the run's own record did not
-        Delivery.objects.filter(
-            pk=delivery.pk, state=DeliveryState.SENDING, claim=delivery.claim
-        ).update(state=DeliveryState.SENT, sent_at=delivery.receipt_at)
+        Delivery.objects.filter(pk=delivery.pk, state=delivery.state, claim=delivery.claim).update(
+            state=DeliveryState.SENT, sent_at=delivery.receipt_at
+        )
+        logger.info("Sent by its receipt delivery=%s", delivery.pk)
         return
     error = OutcomeUnknown(
         f"An earlier run of delivery {delivery.pk} ended between the provider's answer and its "
@@ -142,6 +146,8 @@ def _call(delivery: Delivery, claim: uuid.UUID) -> Receipt:
         raise
     except DeliveryError as error:
         pauses.note(error, address=delivery.address)
+        if error.code in OPTED_OUT:
+            optouts.add(Channel(delivery.channel), delivery.address, source=error.provider)
         _record_failure(delivery, claim, error, DeliveryState.FAILED)
         raise
     except Exception as error:

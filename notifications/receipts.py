@@ -4,7 +4,7 @@ A receipt names our reference, which was committed before the provider was calle
 finds its delivery also when it comes before the send's own record. Each is kept once. The
 delivery shows the one that says most (read > delivered > not delivered > on its way), by a
 conditional update on the rank. And any receipt proves that the provider took the message:
-a delivery of unknown outcome becomes sent by it.
+a delivery of unknown outcome, or one that seemed to have failed, becomes sent by it.
 """
 
 import hashlib
@@ -24,6 +24,8 @@ from .models import Channel, Delivery, DeliveryState, Receipt, ReceiptStatus
 logger = logging.getLogger(__name__)
 
 KEEP = timedelta(days=90)
+#: States that a receipt proves wrong; a run that is sending right now records for itself.
+PROVEN = (DeliveryState.UNKNOWN, DeliveryState.PENDING, DeliveryState.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ def take(word: Word) -> bool:
         Delivery.objects.filter(pk=delivery.pk, receipt_rank__lt=word.status.rank).update(
             receipt=word.status, receipt_rank=word.status.rank, receipt_at=word.at
         )
-        Delivery.objects.filter(pk=delivery.pk, state=DeliveryState.UNKNOWN).update(
+        taken = Delivery.objects.filter(pk=delivery.pk, state__in=PROVEN)
+        taken.update(
             state=DeliveryState.SENT,
             provider=word.provider,
             provider_message_id=text(word.message_id)[:255],

@@ -155,7 +155,7 @@ def answer(request: VendorRequest, *, accepted: bool, note: str = "") -> None:
         if request.expires_at > now and _move_asked(
             request,
             OrderState.CONFIRMED if accepted else OrderState.ROUTING,
-            note=f"{request.vendor}: {state.label}. {note}",
+            note=f"{request.vendor}: {state.label}. {note}".strip(),
         ):
             _close(request, state, answered_at=now, note=note[:300])
             timers.stop(request.order, "fall_back", reason="the vendor answered")

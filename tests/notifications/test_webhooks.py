@@ -16,6 +16,7 @@ from pytest_django import Settings
 from notifications import delivery as deliveries
 from notifications import signatures
 from notifications.channels import base, whatsapp
+from notifications.exceptions import RecipientRejected
 from notifications.models import (
     Channel,
     Delivery,
@@ -181,8 +182,16 @@ def test_a_receipt_may_come_before_the_sends_own_record(
     assert delivery.provider_message_id == sandbox.messages[0].id
 
 
-@pytest.mark.parametrize("state", [DeliveryState.SENDING, DeliveryState.UNKNOWN])
-def test_a_receipt_proves_that_a_message_of_unknown_outcome_was_sent(
+@pytest.mark.parametrize(
+    "state",
+    [
+        DeliveryState.SENDING,
+        DeliveryState.UNKNOWN,
+        DeliveryState.FAILED,
+        DeliveryState.PENDING,  # somebody allowed to resend it a moment too early
+    ],
+)
+def test_a_receipt_proves_that_a_message_was_sent_and_it_is_not_sent_again(
     sandbox: Sandbox, order: Order, state: DeliveryState
 ) -> None:
     delivery = plan(order)
@@ -342,3 +351,18 @@ def test_the_link_in_a_mail_stops_mail_after_its_button_is_pressed(
 
 def test_each_status_has_a_rank_of_its_own() -> None:
     assert len({status.rank for status in ReceiptStatus}) == len(ReceiptStatus)
+
+
+def test_a_provider_that_says_the_recipient_opted_out_is_remembered(
+    sandbox: Sandbox, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> base.Receipt:
+        raise RecipientRejected("opted out", provider="whatsapp", code="131050")
+
+    monkeypatch.setattr(whatsapp, "send", refuse)
+    delivery = plan(order)
+
+    with pytest.raises(RecipientRejected):
+        deliveries.send(delivery.pk)
+
+    assert OptOut.objects.get().address == PHONE
