@@ -146,6 +146,7 @@ class OrderAdmin(ReadOnly, OrderAdminBase):
         if order is not None and request.user.has_perm("notifications.view_delivery"):
             context["deliveries"] = Delivery.objects.about(order).order_by("pk")
         if order is not None and request.user.has_perm("queueadmin.view_job"):
-            jobs = Job.objects.about(order).for_list().order_by("enqueued_at")
+            jobs = Job.objects.about(order).for_list().select_related("dead_letter")
+            jobs = jobs.order_by("enqueued_at")
             context["jobs"] = jobs[:SHOWN_JOBS]
         return super().changeform_view(request, object_id, form_url, context)

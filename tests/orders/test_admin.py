@@ -7,9 +7,9 @@ from django.test import Client
 from notifications.models import Channel, Delivery, DeliveryState
 from notifications.sandbox import Sandbox
 from orders.models import Order, Retailer
-from queueadmin.models import AuditEntry
+from queueadmin.models import AuditEntry, DeadLetter
 from queueadmin.testing import run_jobs
-from tests.business import plan
+from tests.business import PHONE, plan
 
 pytestmark = pytest.mark.django_db
 
@@ -107,3 +107,18 @@ def test_resending_needs_its_own_permission(client: Client, order: Order) -> Non
 
     delivery.refresh_from_db()
     assert delivery.state == DeliveryState.UNKNOWN
+
+
+def test_a_failure_is_linked_from_its_order_and_back(
+    client: Client, sandbox: Sandbox, order: Order
+) -> None:
+    sandbox.fail("whatsapp", PHONE, fault="bad_recipient")
+    run_jobs()
+    letter = DeadLetter.objects.get()
+    log_in(client, "view_order", "view_job", "view_deadletter")
+
+    page = client.get(f"/admin/orders/order/{order.pk}/change/").content.decode()
+    back = client.get(f"/admin/queueadmin/deadletter/{letter.pk}/change/").content.decode()
+
+    assert f"/admin/queueadmin/deadletter/{letter.pk}/change/" in page
+    assert f"/admin/orders/order/{order.pk}/change/" in back
