@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from typing import Any
 
-from django.db.models import Count, Sum
+from django.db.models import Count, QuerySet, Sum
 from django.utils import timezone
 
 from notifications.models import Delivery, DeliveryState
@@ -87,6 +88,5 @@ def total(days: list[Day]) -> Day:
     return summed
 
 
-def _counts(rows: "object", name: str) -> list[tuple[str, int]]:
-    ordered = rows.order_by(name)  # type: ignore[attr-defined]
-    return list(ordered.values_list(name).annotate(count=Count("pk")))
+def _counts(rows: QuerySet[Any], name: str) -> list[tuple[str, int]]:
+    return list(rows.order_by(name).values_list(name).annotate(count=Count("pk")))

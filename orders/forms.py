@@ -81,10 +81,6 @@ class OrderForm(forms.Form):
         ]
 
 
-def _payments(account: CreditAccount | None) -> list[Payment]:
-    return list(Payment) if account is not None else [Payment.CASH]
-
-
 class BookingForm(forms.Form):
     """One of the slots, or none. Whether it is free is decided when it is taken."""
 
@@ -142,3 +138,7 @@ class PreferencesForm(PreferencesFormBase):
             for channel in Channel
             if not self.cleaned_data[f"{topic}_{channel}"]
         }
+
+
+def _payments(account: CreditAccount | None) -> list[Payment]:
+    return list(Payment) if account is not None else [Payment.CASH]
