@@ -17,13 +17,14 @@ SUITABLE := -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11)
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
 	if $$name $(SUITABLE) 2>/dev/null; then command -v $$name; break; fi; done)
 
-.PHONY: help run test chaos crash-points e2e screenshots check lock clean FORCE
+.PHONY: help run test chaos crash-points bench e2e screenshots check lock clean FORCE
 
 help:
 	@echo "make run    start the site with everything it needs; PORT=8000 unless given"
 	@echo "make test   run the tests, without a browser"
 	@echo "make e2e    run the tests in a browser"
 	@echo "make chaos  kill, freeze, cut and flush for ten minutes; SEED=7 repeats a run"
+	@echo "make bench  measure; NAME=limits runs one, QUICK=--quick a short version"
 	@echo "make screenshots  renew the pictures in docs/images"
 	@echo "make check  lint, types, import contracts, migrations, deployment checks"
 	@echo "make lock   renew requirements/ from pyproject.toml (needs uv)"
@@ -54,6 +55,10 @@ chaos: $(VENV)/dev.stamp
 
 crash-points: $(VENV)/dev.stamp
 	CRASH_POINTS=all $(BIN)/python -m pytest -q tests/integration/test_crash_points.py
+
+NAME ?= limits priority schedule
+bench: $(VENV)/dev.stamp
+	@for name in $(NAME); do $(BIN)/python -m benchmarks $$name $(QUICK) || exit 1; done
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from .fleet import Fleet, wait_until
@@ -52,7 +53,9 @@ def stand() -> Iterator[Stand]:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="queueadmin-bench-"))
         )
         os.environ["DATA_DIR"] = str(directory)
-        os.environ.update(DEBUG="1", HTTPS="0", DJANGO_SETTINGS_MODULE="benchmarks.settings")
+        # Without DEBUG, as in production: with it Django formats and keeps every query.
+        os.environ.update(DEBUG="0", HTTPS="0", DJANGO_SETTINGS_MODULE="benchmarks.settings")
+        os.environ["SECRET_KEY"] = token_hex()
         os.environ["BENCHMARK_NAMESPACE"] = namespace = f"benchmark-{os.getpid()}"
         # An own name in the database server, too: benchmarks may run side by side.
         os.environ["BENCHMARK_DATABASE"] = f"queueadmin_benchmark_{os.getpid()}"

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import transaction
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -54,6 +55,8 @@ class Expected:
     attempts: int = 0
     recorded: int = 0
     deaths: int = 0
+    #: Somebody asked to cancel it while it waited or ran.
+    must_stop: bool = False
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -170,6 +173,9 @@ class LedgerMachine(RuleBasedStateMachine):
         committed = ledger.commit([ending])
 
         is_current = expected.state in RUNNABLE and not age
+        step = int(state not in FINISHED)
+        if expected.must_stop and state not in FINISHED:
+            state = JobState.CANCELLED
         assert committed.accepted == ({job} if is_current else set())
         assert committed.stale == ([] if is_current else [ending])
         assert [parcel.id for parcel in committed.parcels] == (
@@ -179,7 +185,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.move(
                 job,
                 state,
-                dispatch=expected.dispatch + (state not in FINISHED),
+                dispatch=expected.dispatch + step,
                 attempts=expected.attempts + counts,
                 recorded=expected.recorded + counts,
                 deaths=expected.deaths + (state == JobState.DEAD),
@@ -192,7 +198,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
         again = ledger.rescue([(job, expected.dispatch - age)])
 
-        is_current = expected.state in RUNNABLE and not age
+        is_current = expected.state in RUNNABLE and not age and not expected.must_stop
         assert [parcel.job for parcel in again] == ([job] if is_current else [])
         if is_current:
             self.move(job, JobState.WAITING, dispatch=expected.dispatch + 1)
@@ -205,7 +211,76 @@ class LedgerMachine(RuleBasedStateMachine):
 
         assert moved == ({job} if expected.state == JobState.DEAD else set())
         if moved:
-            self.move(job, JobState.WAITING, dispatch=expected.dispatch + 1, attempts=0)
+            changes = {"dispatch": expected.dispatch + 1, "attempts": 0, "must_stop": False}
+            self.move(job, JobState.WAITING, **changes)
+
+    @rule(job=jobs, age=ages)
+    def claim(self, job: str, age: int) -> None:
+        expected = self.model[job]
+
+        crashes = ledger.claim(job, expected.dispatch - age, worker="host:1")
+
+        assert crashes == (0 if expected.state == JobState.WAITING and not age else None)
+        if crashes is not None:
+            self.move(job, JobState.ACTIVE)
+
+    @rule(job=jobs)
+    def cancel(self, job: str) -> None:
+        expected = self.model[job]
+
+        with transaction.atomic():
+            done, stopping = ledger.cancel([job])
+
+        is_new = not expected.must_stop
+        assert [one.job for one in done] == ([job] if expected.state in TIMED else [])
+        assert [parcel.job for parcel in stopping] == (
+            [job] if expected.state in RUNNABLE and is_new else []
+        )
+        if done:
+            self.move(job, JobState.CANCELLED, dispatch=expected.dispatch + 1)
+        expected.must_stop |= bool(stopping)
+
+    @rule(job=jobs, age=ages)
+    def withdraw(self, job: str, age: int) -> None:
+        expected = self.model[job]
+        parcel = ledger.Parcel(job, expected.dispatch - age, "q", 1, b"")
+
+        with transaction.atomic():
+            ended = ledger.cancel_withdrawn([parcel])
+
+        is_stopped = expected.must_stop and expected.state in RUNNABLE and not age
+        assert [one.job for one in ended] == ([job] if is_stopped else [])
+        if ended:
+            self.move(job, JobState.CANCELLED, dispatch=expected.dispatch + 1)
+
+    @rule(job=jobs, wait=st.integers(0, 3), is_in_broker=st.booleans())
+    def reschedule(self, job: str, wait: int, is_in_broker: bool) -> None:
+        expected = self.model[job]
+        to = START + (self.hour + wait) * HOUR
+
+        with transaction.atomic():
+            moved = ledger.reschedule(
+                [job], to, lambda parcels: {one.job for one in parcels if is_in_broker}
+            )
+
+        is_timed = expected.state in TIMED
+        is_waiting = expected.state == JobState.WAITING and not expected.must_stop
+        assert moved == ([job] if is_timed or (is_waiting and is_in_broker) else [])
+        if moved and is_waiting:
+            self.move(job, JobState.SCHEDULED, dispatch=expected.dispatch + 1)
+        if moved:
+            expected.due = self.hour + wait
+
+    @rule(job=jobs)
+    def run_now(self, job: str) -> None:
+        expected = self.model[job]
+
+        with transaction.atomic():
+            found = ledger.run_now([job])
+
+        assert found == ([job] if expected.state in TIMED else [])
+        if found:
+            self.move(job, JobState.WAITING)
 
     @rule(number=st.integers(0, 1))
     def cancel_queue(self, number: int) -> None:
@@ -243,5 +318,5 @@ class LedgerMachine(RuleBasedStateMachine):
 def test_any_order_of_verbs_keeps_to_the_transitions():
     run_state_machine_as_test(
         LedgerMachine,
-        settings=settings(max_examples=60, stateful_step_count=30, deadline=None),
+        settings=settings(max_examples=80, stateful_step_count=40, deadline=None),
     )
