@@ -1,6 +1,6 @@
 """What holds for each queue now: its policy, and what staff have set over it.
 
-Held in the process's memory and read again twice a second by the dispatcher thread, so
+Held in the process's memory and read again twice a second by a thread of its own, so
 that a job's start costs no look at the database.
 """
 

@@ -296,6 +296,7 @@ class Dispatcher:
             threading.Thread(target=target, name=f"queueadmin-{name}", daemon=True)
             for name, target in (
                 ("dispatcher", self._dispatch),
+                ("controls", self._watch_controls),
                 ("heartbeat", self._beat),
                 ("wake-up", self._listen),
             )
@@ -324,14 +325,11 @@ class Dispatcher:
     def _dispatch(self) -> None:
         holder = self.broker.transport.worker_id
         due: dict[int, float] = {}
-        renew_at = synchronise_at = refresh_at = 0.0
+        renew_at = synchronise_at = 0.0
         leads = False
         while not self._stopping.wait(_TICK_SECONDS):
             now = time.monotonic()
             try:
-                if now >= refresh_at:
-                    self._refresh_controls()
-                    refresh_at = now + REFRESH_SECONDS
                 if self.heart.must_restore:
                     # Cleared before: a server emptied meanwhile is told again.
                     self.heart.must_restore = False
@@ -376,11 +374,19 @@ class Dispatcher:
             self.heart.must_restore = True
             raise
 
-    def _refresh_controls(self) -> None:
-        changed = self.broker.controls.refresh()
-        for consumer in list(self.broker.transport_consumers):
-            if consumer.queue_name in changed:
-                consumer.wake.set()
+    def _watch_controls(self) -> None:
+        """Read what staff have set; a thread of its own, because the duties may take long."""
+        while not self._stopping.wait(REFRESH_SECONDS):
+            try:
+                changed = self.broker.controls.refresh()
+            except (DatabaseError, InterfaceError) as error:
+                logger.warning("Could not read what holds for the queues: %s", error)
+                connection.close()
+                continue
+            for consumer in list(self.broker.transport_consumers):
+                if consumer.queue_name in changed:
+                    consumer.wake.set()
+        connection.close()
 
     def _beat(self) -> None:
         # Idle and paused consumers send nothing, so that the process must.

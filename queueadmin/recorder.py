@@ -72,6 +72,7 @@ class Recorder:
         self._aside: list[_Entry] = []
         self._aside_at = 0.0
         self._shown_active: set[int] = set()
+        self._shown_progress: dict[int, tuple[int, int | None, str]] = {}
         self._next_look = 0.0
         #: How many outcomes have been committed.
         self.recorded = 0
@@ -344,11 +345,26 @@ class Recorder:
         self._next_look = time.monotonic() + _ACTIVE_AFTER_SECONDS
         try:
             self._show_active()
+            self._show_progress()
             self._registration.beat()
         except Exception as error:
             # For people only; whatever it is, outcomes go on being recorded.
             logger.warning("Could not show what this process does: %s", error)
             connection.close()
+
+    def _show_progress(self) -> None:
+        """Show how far runs have come that said so since the last look."""
+        shown = self._shown_progress
+        self._shown_progress = {}
+        changed = []
+        for key, run in list(self.running.items()):
+            if run.progress is not None:
+                self._shown_progress[key] = run.progress
+                if shown.get(key) != run.progress:
+                    done, total, text = run.progress
+                    changed.append((run.job, run.dispatch, done, total, storable(text, 200)))
+        if changed:
+            ledger.show_progress(changed)
 
     def _show_active(self) -> None:
         """Show what has been running for a moment as active."""

@@ -20,14 +20,13 @@ from .. import display
 from ..clock import now
 from ..models import DeadLetter, Job
 from ..states import JobState
-from . import history, payload, sentences
+from . import history, lineage, payload, sentences
 from .job_acting import ActingJobAdmin
 from .lists import SeenFilter, TabFilter
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
 
-CHILDREN_SHOWN = 20
 _LOOKS_LIKE_ID = re.compile(r"[0-9a-fA-F-]{4,64}")
 
 
@@ -167,8 +166,7 @@ class JobAdmin(ActingJobAdmin):
             "dead_letter": dead_letter,
             "may_see_job": False,  # it is this page
             "may_see_dead_letter": self.may(request, "view_deadletter"),
-            "parent": find(job.parent) if job.parent else None,
-            "children": list(Job.objects.for_list().filter(parent=job.pk)[:CHILDREN_SHOWN]),
+            "lineage": lineage.of(job),
             **(extra_context or {}),
         }
         request.current_app = self.admin_site.name

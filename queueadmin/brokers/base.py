@@ -280,6 +280,7 @@ class LedgerBroker(dramatiq.Broker):
             max_attempts=max_attempts(message, actor, self.default_max_retries),
             subject=message.options.get("subject", ""),
             parent=run.job if run is not None else "",
+            group=(message.options.get("group_completion_uuid") or "")[:64],
             unique_key=key,
             unique_until=at + timedelta(milliseconds=period_ms) if period_ms else None,
         )

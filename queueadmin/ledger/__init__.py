@@ -24,7 +24,7 @@ from .dispatching import (
     rescue,
     unconfirmed,
 )
-from .endings import Committed, Ending, commit, mark_active
+from .endings import Committed, Ending, commit, mark_active, show_progress
 from .enqueuing import NewJob, add, insert
 from .requeuing import Requeued, cancel_queue, requeue
 from .unique import prune
@@ -57,5 +57,6 @@ __all__ = [
     "reschedule",
     "rescue",
     "run_now",
+    "show_progress",
     "unconfirmed",
 ]

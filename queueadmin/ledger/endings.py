@@ -281,6 +281,30 @@ def _again(job_ids: list[str]) -> list[Parcel]:
     return parcels_of(Job.objects.filter(id__in=job_ids))
 
 
+def show_progress(runs: Sequence[tuple[str, int, int, int | None, str]]) -> int:
+    """Show how far jobs have come.
+
+    Args:
+        runs: (job id, dispatch, done, total, text) of each.
+    """
+    columns = (
+        ("id", "text"),
+        ("dispatch", "integer"),
+        ("done", "bigint"),
+        ("total", "bigint"),
+        ("words", "text"),
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE queueadmin_job SET progress_done = o.done, progress_total = o.total, "  # noqa: S608
+            f"progress_text = o.words FROM {sql.rows(columns, 'o')} "
+            "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
+            f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE})",
+            [sql.encode(sorted(runs, key=lambda run: run[0]))],
+        )
+        return int(cursor.rowcount)
+
+
 def mark_active(runs: Sequence[tuple[str, int, datetime, str]]) -> int:
     """Show jobs that have been running for a moment as active.
 

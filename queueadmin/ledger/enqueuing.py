@@ -11,13 +11,13 @@ from ..states import FINISHED, JobState, Priority
 from . import unique
 from .sql import timestamp
 
-# 500 rows of 14 columns stay far below SQLite's 32,766 and PostgreSQL's 65,535 parameters.
+# 500 rows of 15 columns stay far below SQLite's 32,766 and PostgreSQL's 65,535 parameters.
 _BATCH = 500
 _COLUMNS = (
     "id, queue, actor, priority, state, dispatch, attempts, max_attempts, requeues, message, "
-    "subject, parent, unique_key, unique_until, worker, error_class, error_message, enqueued_at, due_at, in_broker"
+    "subject, parent, group_key, unique_key, unique_until, worker, error_class, error_message, enqueued_at, due_at, in_broker"
 )
-_ROW = "(%s, %s, %s, %s, %s, 1, 0, %s, 0, %s, %s, %s, %s, %s, '', '', '', %s, %s, false)"
+_ROW = "(%s, %s, %s, %s, %s, 1, 0, %s, 0, %s, %s, %s, %s, %s, %s, '', '', '', %s, %s, false)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class NewJob:
     max_attempts: int | None = None
     subject: str = ""
     parent: str = ""
+    group: str = ""
     unique_key: str = ""
     #: How long it holds the key; None means while it is unfinished.
     unique_until: datetime | None = None
@@ -95,6 +96,7 @@ def _parameters(job: NewJob) -> tuple[str | int | bytes | datetime | None, ...]:
         job.message,
         job.subject,
         job.parent,
+        job.group,
         job.unique_key,
         timestamp(job.unique_until) if job.unique_until is not None else None,
         timestamp(job.enqueued_at),

@@ -71,6 +71,16 @@ class Job(models.Model):
     subject = models.CharField(_("subject"), max_length=150, blank=True, default="")
     #: The job whose run enqueued this one.
     parent = JobIdField(_("parent"), blank=True, default="")
+    #: Of the jobs of one group with a completion callback.
+    group = models.CharField(
+        _("group"), max_length=64, blank=True, default="", db_column="group_key"
+    )
+    #: How far a run that says so has come; see `queueadmin.progress`.
+    progress_done = models.BigIntegerField(_("done"), null=True, blank=True)
+    progress_total = models.BigIntegerField(_("of"), null=True, blank=True)
+    progress_text = models.CharField(
+        _("progress"), max_length=200, blank=True, default="", db_default=""
+    )
     #: Of jobs with this key and actor one holds it; see `queueadmin.ledger.unique`.
     unique_key = models.CharField(_("unique key"), max_length=150, blank=True, default="")
     #: How long it holds the key; None means while it is unfinished.
@@ -133,6 +143,7 @@ class Job(models.Model):
                 condition=~Q(subject=""),
                 name="queueadmin_job_subject",
             ),
+            models.Index(fields=["group"], condition=~Q(group=""), name="queueadmin_job_group"),
             models.Index(fields=["parent"], condition=~Q(parent=""), name="queueadmin_job_parent"),
         ]
 

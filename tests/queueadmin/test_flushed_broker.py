@@ -71,7 +71,7 @@ def test_all_that_waited_in_a_flushed_server_runs_at_once_and_nothing_twice(
     start_worker()
     wait_until(lambda: len(broker.recorder.running) == 2)
 
-    client.flushall()
+    client.flushdb()
     # What is held by now includes messages that are fetched and have not started.
     wait_until(lambda: broker.heart.era == 1 and len(broker.transport.in_hand("q")) > 2)
     gate.set()
@@ -88,7 +88,7 @@ def test_a_server_flushed_while_nobody_worked_is_refilled_by_the_first_worker(
     for number in range(20):
         work.send(number)
     Job.objects.update(due_at=now() - timedelta(minutes=1), in_broker=True)
-    client.flushall()
+    client.flushdb()
     start_worker()
 
     wait_until(lambda: completed() == 20)
@@ -98,7 +98,7 @@ def test_a_server_flushed_while_nobody_worked_is_refilled_by_the_first_worker(
 def test_nothing_is_missed_before_the_workers_could_say_what_they_hold(broker, client, work):
     work.send(1)
     overdue()
-    client.flushall()
+    client.flushdb()
     broker.transport.settling_ms = 60_000
 
     with pytest.raises(ServerSettling):
@@ -128,7 +128,7 @@ def test_the_slots_of_what_runs_are_taken_again_after_a_flush(
     start_worker(threads=3)
     wait_until(lambda: running)
 
-    client.flushall()
+    client.flushdb()
     wait_until(lambda: client.hlen("test:q.slots") == 1)
     work.send(3)
     overdue()
