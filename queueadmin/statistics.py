@@ -15,8 +15,10 @@ from .models import HourStatistic, MinuteStatistic, Queue
 from .models.statistic import BOUNDS_MS, COUNTERS, RUN_BUCKETS, SUMS, WAIT_BUCKETS
 from .states import JobState
 
-#: Jobs of one state and queue that are counted; beyond it "more than" is said.
+#: Jobs of one state and queue that are counted; beyond it "more than" is said. Dead ones pile
+#: up in every queue at once, and have pages of their own.
 COUNT_LIMIT = 10_000
+DEAD_LIMIT = 1_000
 #: Waiting jobs, first come first, among which the longest due is looked for.
 _OLDEST_OF = 200
 #: Minutes are kept this long, then they are added up to hours.
@@ -107,10 +109,15 @@ def queue_names() -> list[str]:
     return sorted(names | set(Queue.objects.values_list("name", flat=True)[:1_000]))
 
 
+def limit_of(state: JobState) -> int:
+    """Return how many jobs of a state are counted per queue."""
+    return min(DEAD_LIMIT, COUNT_LIMIT) if state == JobState.DEAD else COUNT_LIMIT
+
+
 def counts(queues: Sequence[str]) -> dict[str, dict[JobState, int]]:
     """Return how many jobs of each queue are in each state of SHOWN_STATES.
 
-    One query over the index of states and queues that stops counting beyond COUNT_LIMIT.
+    One query over the index of states and queues that stops counting beyond `limit_of`.
     """
     found: dict[str, dict[JobState, int]] = {name: {} for name in queues}
     pairs = [(index, name, state) for index, name in enumerate(queues) for state in SHOWN_STATES]
@@ -125,7 +132,7 @@ def counts(queues: Sequence[str]) -> dict[str, dict[JobState, int]]:
     )
     parameters: list[Any] = []
     for _index, name, state in pairs:
-        parameters += [state.value, state.value, name, COUNT_LIMIT + 1]
+        parameters += [state.value, state.value, name, limit_of(state) + 1]
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         for place, state, count in cursor.fetchall():
