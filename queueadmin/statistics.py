@@ -15,10 +15,13 @@ from .models import HourStatistic, MinuteStatistic, Queue
 from .models.statistic import BOUNDS_MS, COUNTERS, RUN_BUCKETS, SUMS, WAIT_BUCKETS
 from .states import JobState
 
-#: Jobs of one state and queue that are counted; beyond it "more than" is said.
+#: Jobs of one state and queue that are counted; beyond it "more than" is said. Dead ones pile
+#: up in every queue at once, and have pages of their own.
 COUNT_LIMIT = 10_000
+DEAD_LIMIT = 1_000
 #: Waiting jobs, first come first, among which the longest due is looked for.
 _OLDEST_OF = 200
+_MOST_QUEUES = 1_000
 #: Minutes are kept this long, then they are added up to hours.
 KEEP_MINUTES = timedelta(hours=48)
 KEEP_HOURS = timedelta(days=60)
@@ -102,15 +105,43 @@ def percentile(buckets: Sequence[int], share: float) -> timedelta | None:
 
 
 def queue_names() -> list[str]:
-    """Return every queue that is known from the settings, the actors, or staff."""
+    """Return every queue known from the settings, the actors, or staff, or with something to do.
+
+    The last are jobs that nobody consumes perhaps, so they must not be missed.
+    """
     names = set(settings.QUEUES) | set(get_broker().get_declared_queues())
-    return sorted(names | set(Queue.objects.values_list("name", flat=True)[:1_000]))
+    names |= set(Queue.objects.values_list("name", flat=True)[:_MOST_QUEUES])
+    return sorted(names | _queues_of_jobs())
+
+
+def _queues_of_jobs() -> set[str]:
+    """Return the queues of jobs in SHOWN_STATES, with one look at the index for each."""
+    part = (
+        "SELECT * FROM (WITH RECURSIVE found (queue) AS ("
+        "SELECT MIN(queue) FROM queueadmin_job WHERE state = %s UNION ALL "
+        "SELECT (SELECT MIN(queue) FROM queueadmin_job WHERE state = %s AND queue > found.queue) "
+        "FROM found WHERE found.queue IS NOT NULL) "
+        "SELECT queue FROM found WHERE queue IS NOT NULL LIMIT %s) AS some_{}"
+    )
+    parameters: list[Any] = []
+    for state in SHOWN_STATES:
+        parameters += [state.value, state.value, _MOST_QUEUES]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            " UNION ".join(part.format(number) for number in range(len(SHOWN_STATES))), parameters
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def limit_of(state: JobState) -> int:
+    """Return how many jobs of a state are counted per queue."""
+    return min(DEAD_LIMIT, COUNT_LIMIT) if state == JobState.DEAD else COUNT_LIMIT
 
 
 def counts(queues: Sequence[str]) -> dict[str, dict[JobState, int]]:
     """Return how many jobs of each queue are in each state of SHOWN_STATES.
 
-    One query over the index of states and queues that stops counting beyond COUNT_LIMIT.
+    One query over the index of states and queues that stops counting beyond `limit_of`.
     """
     found: dict[str, dict[JobState, int]] = {name: {} for name in queues}
     pairs = [(index, name, state) for index, name in enumerate(queues) for state in SHOWN_STATES]
@@ -125,7 +156,7 @@ def counts(queues: Sequence[str]) -> dict[str, dict[JobState, int]]:
     )
     parameters: list[Any] = []
     for _index, name, state in pairs:
-        parameters += [state.value, state.value, name, COUNT_LIMIT + 1]
+        parameters += [state.value, state.value, name, limit_of(state) + 1]
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         for place, state, count in cursor.fetchall():

@@ -178,7 +178,7 @@ class Row:
     links: list[tuple[str, str, int, bool]]
     workers: int
     per_minute: float
-    spark: list[tuple[float, float, float, float, float]]
+    spark: tuple[str, str] | None
     buttons: dict[str, Button]
     policy: Policy | None
     limits: queues.Limits
@@ -225,6 +225,8 @@ class QueueAdmin(FleetAdmin):
 
     acts = QUEUE_ACTS
     template = "queueadmin/queues.html"
+    #: Whether the rows show buttons.
+    has_verbs = True
 
     def find(self, object_id: str) -> Queue | None:
         """Return the queue of that name, also where nothing was set for it yet."""
@@ -268,15 +270,15 @@ class QueueAdmin(FleetAdmin):
                 (
                     state.value,
                     self.link("job", state=state.value, queue=name),
-                    min(numbers.counts.get(state, 0), statistics.COUNT_LIMIT),
-                    numbers.counts.get(state, 0) > statistics.COUNT_LIMIT,
+                    min(numbers.counts.get(state, 0), statistics.limit_of(state)),
+                    numbers.counts.get(state, 0) > statistics.limit_of(state),
                 )
                 for state in statistics.SHOWN_STATES
             ],
             workers=consumers,
             per_minute=numbers.flow.completed / 60,
             spark=_spark(numbers.line),
-            buttons=self.buttons(request, queue),
+            buttons=self.buttons(request, queue) if self.has_verbs else {},
             policy=settings.policy(name),
             limits=queues.limits_of(queue),
             trouble=_trouble(queue, numbers, consumers),
@@ -289,17 +291,11 @@ class OverviewAdmin(QueueAdmin):
     """Is it healthy, and if not, where?"""
 
     template = "queueadmin/overview.html"
+    has_verbs = False
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Show it to whoever may see queues."""
         return self.may(request, "view_queue")
-
-    def address(self, page: str, *args: Any) -> str:
-        """Verbs have their addresses at the page of queues."""
-        if page == "do":
-            name = "admin:queueadmin_queue_do"
-            return reverse(name, args=args, current_app=self.admin_site.name)
-        return super().address(page, *args)
 
     def shown(self, request: HttpRequest) -> dict[str, Any]:
         """Return the queues, and the parts of the other pages that matter most."""
@@ -388,24 +384,19 @@ def _badges(queue: Queue) -> list[Badge]:
     return badges
 
 
-def _spark(
-    line: Sequence[statistics.Point],
-) -> list[tuple[float, float, float, float, float]]:
-    """Return the bars of a sparkline: place, and top and height of done and failed."""
+def _spark(line: Sequence[statistics.Point]) -> tuple[str, str] | None:
+    """Return the bars of a sparkline as two paths, done on top of failed; None for no bars."""
     most = max((point.completed + point.failed for point in line), default=0)
     if not most:
-        return []
-    return [
-        (
-            index * 3.2,
-            20 - 20 * (point.completed + point.failed) / most,
-            20 * point.completed / most,
-            20 - 20 * point.failed / most,
-            20 * point.failed / most,
-        )
-        for index, point in enumerate(line)
-        if point.completed or point.failed
-    ]
+        return None
+    done, failed = "", ""
+    for index, point in enumerate(line):
+        height, bad = 20 * point.completed / most, 20 * point.failed / most
+        if height:
+            done += f"M{index * 3.2:.1f} {20 - height - bad:.1f}h2.4v{height:.1f}h-2.4z"
+        if bad:
+            failed += f"M{index * 3.2:.1f} {20 - bad:.1f}h2.4v{bad:.1f}h-2.4z"
+    return done, failed
 
 
 # --- Workers ----------------------------------------------------------------------------

@@ -44,12 +44,12 @@ def test_an_outage_opens_the_breaker_and_after_it_every_job_completes(
 
     def send(number):
         runs.append(number)
-        time.sleep(0.05)
+        time.sleep(0.1)
         if is_down[0]:
             raise ConnectionError(f"refused by host {number}")
 
     actor = dramatiq.actor(send, queue_name="mail", broker=broker)
-    for number in range(60):
+    for number in range(150):
         actor.send(number)
     start_worker(threads=2)
 
@@ -62,8 +62,8 @@ def test_an_outage_opens_the_breaker_and_after_it_every_job_completes(
     during = len(runs)
     is_down[0] = False
 
-    wait_until(lambda: Job.objects.filter(state=JobState.COMPLETED).count() == 60)
-    assert during < 60  # the backlog was spared
+    wait_until(lambda: Job.objects.filter(state=JobState.COMPLETED).count() == 150)
+    assert during < 150  # the backlog was spared
     assert DeadLetter.objects.count() == 0
     assert state() == "closed"
     assert AuditEntry.objects.filter(verb="close breaker").count() == 1

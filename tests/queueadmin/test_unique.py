@@ -279,7 +279,7 @@ def test_jobs_without_a_key_ask_nothing_more_when_they_end(broker, django_assert
         ledger.commit([ending(message.message_id)])
 
     message = plain.send()
-    with django_assert_num_queries(4):  # BEGIN, UPDATE, INSERT of the attempt, COMMIT
+    with django_assert_num_queries(5):  # BEGIN, UPDATE, INSERT of attempt and counts, COMMIT
         end(message)
 
 
