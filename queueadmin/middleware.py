@@ -98,7 +98,7 @@ class Bookkeeping(Middleware):
     @property
     def actor_options(self) -> set[str]:
         """Return the options actors may set for the console."""
-        return {"subject"}
+        return {"subject", "validate", "sensitive"}
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         """Start what records and dispatches, before the first message is fetched.

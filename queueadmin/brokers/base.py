@@ -24,6 +24,7 @@ from ..exceptions import InvalidMessage
 from ..messages import max_attempts, validate
 from ..middleware import build
 from ..policies import MAX_DELAY_MS
+from ..signatures import check_message
 from ..states import UNFINISHED, Priority
 
 if TYPE_CHECKING:
@@ -143,9 +144,13 @@ class LedgerBroker(dramatiq.Broker):
             raise InvalidMessage(f"delay must be 0 to 10 years, not {delay!r} ms.", field="delay")
         if delay:
             message = message.copy(options={"eta": clock.now_ms() + delay})
+        run = execution.current()
+        if run is None or not run.finishing:
+            # A follow-up goes through in any case: it would be lost in a hook whose errors
+            # Dramatiq swallows, while a job that fails with wrong arguments is seen.
+            check_message(message, self.actors)
         self.emit_before("enqueue", message, delay)
         job = self._new_job(message)
-        run = execution.current()
         if run is not None and run.finishing:
             # Pipelines, callbacks and group members: committed with this job's outcome.
             run.follow_ups.append(job)
@@ -167,6 +172,7 @@ class LedgerBroker(dramatiq.Broker):
         for position, message in enumerate(messages):
             try:
                 validate(message)
+                check_message(message, self.actors)
                 jobs.append(self._new_job(message))
             except InvalidMessage as error:
                 raise InvalidMessage(f"Message {position}: {error}", field=error.field) from error
