@@ -1,6 +1,7 @@
 """What the current thread is running, from the fetch to the recorded outcome."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -29,6 +30,10 @@ class Execution:
     #: Interrupted by a shutdown: goes back without counting an attempt.
     returned: bool = False
     result: str | None = None
+    #: Whether its arguments, or those it carries, are declared sensitive.
+    is_sensitive: bool = False
+    #: Cuts sensitive values of the job out of a text.
+    redact: Callable[[str], str] = str
     #: True while the after-hooks run; what they enqueue is committed with the outcome.
     finishing: bool = False
     follow_ups: "list[NewJob]" = field(default_factory=list)

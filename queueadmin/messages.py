@@ -61,6 +61,12 @@ def _validate_option(name: str, value: Any) -> None:
         if value not in Priority.BY_NAME:
             known = ", ".join(Priority.BY_NAME)
             raise InvalidMessage(f"option {name} must be one of {known}.", field=name)
+    elif name == "sensitive":
+        if not isinstance(value, list | tuple) or not all(isinstance(v, str | int) for v in value):
+            raise InvalidMessage("option sensitive must be a list of names of fields.", field=name)
+    elif name == "sealed":
+        if not isinstance(value, str):
+            raise InvalidMessage("option sealed must be text.", field=name)
     elif name == "throws":
         raise InvalidMessage("option throws belongs to the actor, not to a message.", field=name)
 

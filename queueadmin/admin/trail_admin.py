@@ -33,6 +33,9 @@ class VerbFilter(admin.SimpleListFilter):
             ("assign", _("assign")),
             ("set_urgency", _("set priority")),
             ("annotate", _("write a note")),
+            ("reveal", _("reveal a payload")),
+            ("erase", _("erase personal data")),
+            ("clean", _("clean")),
         ]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:

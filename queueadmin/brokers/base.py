@@ -12,11 +12,11 @@ import dramatiq
 from django.db import connection, connections, transaction
 from dramatiq.broker import Consumer
 from dramatiq.errors import QueueJoinTimeout
-from dramatiq.message import Message, get_encoder
+from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 from dramatiq.results import Results
 
-from .. import clock, execution
+from .. import clock, execution, payloads
 from ..conf import settings
 from ..consumer import LedgerConsumer
 from ..controls import Control, Controls
@@ -186,10 +186,13 @@ class LedgerBroker(dramatiq.Broker):
     def _new_job(self, message: Message[Any]) -> "NewJob":
         from ..ledger import NewJob
 
-        options = {key: value for key, value in message.options.items() if key != "eta"}
-        fields = {**message.asdict(), "options": options}
+        run = execution.current()
+        # What a job leaves behind, as results and callbacks, is as sensitive as itself.
+        inherits = run is not None and run.finishing and run.is_sensitive
         try:
-            data = get_encoder().encode(fields)
+            data = payloads.encode(message, self.actors, inherits=inherits)
+        except InvalidMessage:
+            raise
         except (TypeError, ValueError) as error:
             raise InvalidMessage(
                 f"The arguments of {message.actor_name} cannot be encoded: {error}.", field="args"
@@ -204,12 +207,12 @@ class LedgerBroker(dramatiq.Broker):
         eta = message.options.get("eta")
         due = datetime.fromtimestamp(eta / 1000, UTC) if eta is not None else None
         actor = self.actors.get(message.actor_name)
-        run = execution.current()
         return NewJob(
             id=message.message_id,
             queue=message.queue_name,
             actor=message.actor_name,
             message=data,
+            is_sealed=payloads.is_sealed(data),
             enqueued_at=at,
             due_at=due if due is not None and due > at else None,
             priority=Priority.BY_NAME[message.options.get("priority", "normal")],

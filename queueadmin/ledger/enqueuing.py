@@ -13,9 +13,10 @@ from .sql import timestamp
 _BATCH = 500
 _COLUMNS = (
     "id, queue, actor, priority, state, dispatch, attempts, max_attempts, requeues, message, "
-    "subject, parent, worker, error_class, error_message, enqueued_at, due_at, in_broker"
+    "subject, parent, worker, error_class, error_message, enqueued_at, due_at, in_broker, "
+    "is_sealed"
 )
-_ROW = "(%s, %s, %s, %s, %s, 1, 0, %s, 0, %s, %s, %s, '', '', '', %s, %s, false)"
+_ROW = "(%s, %s, %s, %s, %s, 1, 0, %s, 0, %s, %s, %s, '', '', '', %s, %s, false, %s)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class NewJob:
     max_attempts: int | None = None
     subject: str = ""
     parent: str = ""
+    is_sealed: bool = False
 
 
 def insert(jobs: Sequence[NewJob]) -> set[str]:
@@ -70,4 +72,5 @@ def _parameters(job: NewJob) -> tuple[str | int | bytes | datetime | None, ...]:
         job.parent,
         timestamp(job.enqueued_at),
         timestamp(job.due_at or job.enqueued_at),
+        job.is_sealed,
     )
