@@ -17,12 +17,13 @@ SUITABLE := -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11)
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
 	if $$name $(SUITABLE) 2>/dev/null; then command -v $$name; break; fi; done)
 
-.PHONY: help run test e2e screenshots check lock clean FORCE
+.PHONY: help run test chaos crash-points e2e screenshots check lock clean FORCE
 
 help:
 	@echo "make run    start the site with everything it needs; PORT=8000 unless given"
 	@echo "make test   run the tests, without a browser"
 	@echo "make e2e    run the tests in a browser"
+	@echo "make chaos  kill, freeze, cut and flush for ten minutes; SEED=7 repeats a run"
 	@echo "make screenshots  renew the pictures in docs/images"
 	@echo "make check  lint, types, import contracts, migrations, deployment checks"
 	@echo "make lock   renew requirements/ from pyproject.toml (needs uv)"
@@ -44,6 +45,15 @@ e2e: $(VENV)/dev.stamp
 
 screenshots: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.e2e.screenshots
+
+SEED ?= $(shell date +%s)
+MINUTES ?= 10
+DATABASE ?= postgresql
+chaos: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) --database $(DATABASE)
+
+crash-points: $(VENV)/dev.stamp
+	CRASH_POINTS=all $(BIN)/python -m pytest -q tests/integration/test_crash_points.py
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

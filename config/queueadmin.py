@@ -12,11 +12,31 @@ from queueadmin.models import Job
 from queueadmin.resolver import Link
 from queueadmin.resolver import Resolver as BaseResolver
 
-#: What each actor does, in a few words.
+#: What each actor does, in a few words; after the order's number where it is about one.
 ACTIONS = {
+    "route_order": gettext_lazy("choice of a vendor"),
+    "ask_next_vendor": gettext_lazy("choice of the next vendor"),
+    "fall_back": gettext_lazy("next vendor if this one stays silent"),
     "order_confirmation": gettext_lazy("confirmation"),
+    "order_completion": gettext_lazy("news of its arrival"),
+    "order_cancellation": gettext_lazy("news of its cancellation"),
+    "order_status_update": gettext_lazy("news of its state"),
     "expire_order": gettext_lazy("expiry if nobody confirms"),
     "sweep_expired_orders": gettext_lazy("Expire all overdue orders"),
+    "booking_reminder": gettext_lazy("reminder of the delivery"),
+    "payment_reminder": gettext_lazy("reminder of the payment"),
+    "sweep_payment_reminders": gettext_lazy("Remind of payments that were overlooked"),
+    "calculate_credit_score": gettext_lazy("Credit score of one shop"),
+    "recalculate_credit_scores": gettext_lazy("Credit scores of all shops"),
+    "reconcile_credit": gettext_lazy("Reconcile all credit accounts"),
+    "reconcile_accounts": gettext_lazy("Reconcile some credit accounts"),
+    "report_drifts": gettext_lazy("Mail drifts of credit accounts"),
+    "make_thumbnails": gettext_lazy("Resize a picture"),
+    "fetch_picture": gettext_lazy("Fetch a picture"),
+    "generate_report": gettext_lazy("Make a report"),
+    "daily_report": gettext_lazy("Make the daily report"),
+    "answer_incoming": gettext_lazy("Answer a message"),
+    "clean_up_notifications": gettext_lazy("Delete old receipts and messages"),
     "send_whatsapp": gettext_lazy("message by WhatsApp"),
     "send_email": gettext_lazy("message by e-mail"),
     "send_sms": gettext_lazy("message by SMS"),

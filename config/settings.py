@@ -129,6 +129,14 @@ QUEUEADMIN = {
     "RELEASE": env.str("RELEASE", default=""),
 }
 
+# --- The business ---------------------------------------------------------------------
+#: Where people reach the site; links in messages begin with it.
+SITE_URL = env.str("SITE_URL", default=f"http://127.0.0.1:{env.str('PORT', default='8000')}")
+#: How long a vendor may stay silent before the next one is asked.
+VENDOR_ANSWER_MINUTES = env.int("VENDOR_ANSWER_MINUTES", default=30)
+#: How long an order waits for a confirmation after its last request.
+ORDER_EXPIRY_MINUTES = env.int("ORDER_EXPIRY_MINUTES", default=30)
+
 # --- Notifications: the sandbox answers where no credentials are given --------------------
 SANDBOX_URL = env.str("SANDBOX_URL", default="http://127.0.0.1:8020")
 SANDBOX_SMTP_PORT = env.int("SANDBOX_SMTP_PORT", default=8025)
@@ -139,6 +147,11 @@ SENDGRID_API_URL = env.str("SENDGRID_API_URL", default="")
 SENDGRID_API_KEY = env.str("SENDGRID_API_KEY", default="")
 SMS_API_URL = env.str("SMS_API_URL", default="")
 SMS_API_KEY = env.str("SMS_API_KEY", default="")
+#: What proves that a webhook's caller is the provider; without it none is believed.
+WHATSAPP_APP_SECRET = env.str("WHATSAPP_APP_SECRET", default="")
+WHATSAPP_VERIFY_TOKEN = env.str("WHATSAPP_VERIFY_TOKEN", default="")
+SENDGRID_WEBHOOK_KEY = env.str("SENDGRID_WEBHOOK_KEY", default="")
+SMS_WEBHOOK_SECRET = env.str("SMS_WEBHOOK_SECRET", default="")
 #: What recipients see as the sender of an SMS.
 SMS_SENDER = env.str("SMS_SENDER", default="Orders")
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="orders@example.com")
@@ -161,6 +174,8 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # --- Language, time, files ------------------------------------------------------------
 LANGUAGE_CODE = "en"
+#: Messages go out in these; pages follow the browser.
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_I18N = True
 USE_TZ = True

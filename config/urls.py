@@ -11,4 +11,6 @@ urlpatterns = [
     path("accounts/login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("accounts/logout/", LogoutView.as_view(), name="logout"),
     path("orders/", include("orders.urls")),
+    path("vendor/", include("orders.vendor_urls")),
+    path("messages/", include("notifications.urls")),
 ]

@@ -7,6 +7,7 @@ from django.db import models, transaction
 
 from queueadmin.models.job import subject_key
 
+from . import preferences, recipients
 from .actors import send_email, send_sms, send_whatsapp
 from .models import Channel, Delivery, Event
 from .recipients import Recipient
@@ -25,6 +26,7 @@ def announce(
     recipient: models.Model,
     channels: Iterable[Channel],
     context: Mapping[str, Any],
+    occasion: str = "",
 ) -> list[Delivery]:
     """Create and enqueue a delivery for each channel, in the caller's transaction.
 
@@ -34,8 +36,9 @@ def announce(
         event: what happened.
         subject: the business object it happened to; jobs are found under it.
         recipient: who is told; a saved model that is a `Recipient`.
-        channels: the ways to tell it.
+        channels: the ways to tell it; the recipient's refusals are left out.
         context: values for the templates, JSON-ready.
+        occasion: tells apart what may be told again about the same subject.
 
     Returns:
         The deliveries that are new.
@@ -50,16 +53,19 @@ def announce(
             recipient=subject_key(recipient),
             recipient_name=person.notification_name()[:200],
             channel=channel,
+            occasion=occasion,
+            language=recipients.language_of(person),
             context=dict(context),
         )
-        for channel in dict.fromkeys(channels)
+        for channel in preferences.wanted(recipient, event.topic, channels)
     ]
+    wait = preferences.wait(event, person)
     with transaction.atomic():
         Delivery.objects.bulk_create(planned, ignore_conflicts=True)
         ours = [delivery.reference for delivery in planned]
         created = list(Delivery.objects.filter(reference__in=ours).order_by("pk"))
         for delivery in created:
             SENDERS[Channel(delivery.channel)].send_with_options(
-                args=(delivery.pk,), subject=delivery.subject
+                args=(delivery.pk,), subject=delivery.subject, **wait
             )
     return created

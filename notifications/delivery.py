@@ -8,6 +8,7 @@ cannot know how far that run came: the delivery becomes unknown and a person dec
 import logging
 import uuid
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
@@ -17,7 +18,7 @@ from django.utils import timezone
 
 from queueadmin import audit
 
-from . import recipients, rendering
+from . import attachments, optouts, pauses, recipients, rendering
 from .channels import email, sms, whatsapp
 from .channels.base import Receipt, text
 from .exceptions import DeliveryError, DeliveryMissing, OutcomeUnknown, RecipientRejected
@@ -29,30 +30,52 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: A turn that has come meanwhile is taken after this; the queue wants a delay above 0.
+SOON = timedelta(milliseconds=100)
+#: Codes by which providers say that the recipient wants no more.
+OPTED_OUT = frozenset({"opted_out", "131050"})
 #: States from which a run may take a delivery.
 SENDABLE = (DeliveryState.PENDING, DeliveryState.FAILED)
 
 
-def send(delivery_id: int) -> None:
-    """Send the delivery unless it is sent already.
+def send(delivery_id: int, *, in_turn: bool = False) -> datetime | None:
+    """Send the delivery unless it is sent already, or its recipient opted out.
+
+    Args:
+        delivery_id: which one.
+        in_turn: it waited for its turn already; see `notifications.pauses`.
+
+    Returns:
+        None when nothing is left to do; otherwise when to come back, because the provider
+        wants a pause. Nothing was tried then.
 
     Raises:
         DeliveryMissing: there is no such delivery.
         OutcomeUnknown: it may have been sent; only a person may allow it again.
         DeliveryError: it was not sent; the subclass says whether and when to try again.
     """
-    claim = uuid.uuid4()
-    # Durable: the claim must be in the database before the provider is called.
-    with transaction.atomic(durable=True):
-        claimed = Delivery.objects.filter(pk=delivery_id, state__in=SENDABLE).update(
-            state=DeliveryState.SENDING, claim=claim, claimed_at=timezone.now()
-        )
     delivery = Delivery.objects.filter(pk=delivery_id).first()
     if delivery is None:
         raise DeliveryMissing(f"Delivery {delivery_id!r} does not exist.", code="missing")
+    channel = Channel(delivery.channel)
+    address = _address(delivery)
+    if delivery.state in SENDABLE and address:
+        if optouts.holds(channel, address):
+            _suppress(delivery, address)
+            return None
+        if later := pauses.turn(channel, address, in_turn=in_turn):
+            logger.info("Paused delivery=%s until=%s", delivery.pk, later.isoformat())
+            return later
+    claim = uuid.uuid4()
+    # Durable: the claim must be in the database before the provider is called.
+    with transaction.atomic(durable=True):
+        # A receipt proves that an earlier call was taken, whatever that call came back with.
+        claimed = Delivery.objects.filter(
+            pk=delivery_id, state__in=SENDABLE, receipt_rank=0
+        ).update(state=DeliveryState.SENDING, claim=claim, claimed_at=timezone.now())
     if not claimed:
-        _refuse(delivery)
-        return
+        _refuse(Delivery.objects.get(pk=delivery_id))
+        return None
     receipt = _call(delivery, claim)
     _record(
         delivery,
@@ -65,6 +88,7 @@ def send(delivery_id: int) -> None:
         error_text="",
     )
     logger.info("Sent delivery=%s provider=%s", delivery.pk, receipt.provider)
+    return None
 
 
 def allow_resend(delivery_ids: Iterable[int], *, by: "User", reason: str = "") -> set[int]:
@@ -85,8 +109,14 @@ def allow_resend(delivery_ids: Iterable[int], *, by: "User", reason: str = "") -
 
 def _refuse(delivery: Delivery) -> None:
     """Return quietly where the delivery is sent; otherwise its outcome is unknown."""
-    if delivery.state == DeliveryState.SENT:
-        logger.info("Already sent delivery=%s", delivery.pk)
+    if delivery.state in (DeliveryState.SENT, DeliveryState.SUPPRESSED):
+        logger.info("Already %s delivery=%s", delivery.state, delivery.pk)
+        return
+    if delivery.receipt_rank:  # the provider's receipt came, the run's own record did not
+        Delivery.objects.filter(pk=delivery.pk, state=delivery.state, claim=delivery.claim).update(
+            state=DeliveryState.SENT, sent_at=delivery.receipt_at
+        )
+        logger.info("Sent by its receipt delivery=%s", delivery.pk)
         return
     error = OutcomeUnknown(
         f"An earlier run of delivery {delivery.pk} ended between the provider's answer and its "
@@ -115,6 +145,9 @@ def _call(delivery: Delivery, claim: uuid.UUID) -> Receipt:
         _record_failure(delivery, claim, error, DeliveryState.UNKNOWN)
         raise
     except DeliveryError as error:
+        pauses.note(error, address=delivery.address)
+        if error.code in OPTED_OUT:
+            optouts.add(Channel(delivery.channel), delivery.address, source=error.provider)
         _record_failure(delivery, claim, error, DeliveryState.FAILED)
         raise
     except Exception as error:
@@ -133,17 +166,39 @@ def _prepare(delivery: Delivery) -> Callable[[], Receipt]:
     address = recipients.find(delivery.recipient).notification_address(channel)
     delivery.address = address[:254]
     _check_address(channel, address)
-    reference = str(delivery.reference)
+    reference, language = str(delivery.reference), delivery.language
     match channel:
         case Channel.WHATSAPP:
-            template = rendering.whatsapp(event, delivery.context)
-            return lambda: whatsapp.send(template, to=address, reference=reference)
+            message = rendering.whatsapp(event, delivery.context, language=language)
+            return lambda: whatsapp.send(message, to=address, reference=reference)
         case Channel.EMAIL:
-            letter = rendering.email(event, delivery.context)
+            letter = rendering.email(
+                event,
+                delivery.context,
+                language=language,
+                attachments=attachments.load(delivery.context.get("attachments", [])),
+                unsubscribe=optouts.url(address),
+            )
             return lambda: email.send(letter, to=address, reference=reference)
         case Channel.SMS:
-            short = rendering.sms(event, delivery.context)
+            short = rendering.sms(event, delivery.context, language=language)
             return lambda: sms.send(short, to=address, reference=reference)
+
+
+def _address(delivery: Delivery) -> str:
+    """Return where it would go now; empty where `_prepare` will say what is wrong."""
+    try:
+        recipient = recipients.find(delivery.recipient)
+    except RecipientRejected:
+        return ""
+    return recipient.notification_address(Channel(delivery.channel))
+
+
+def _suppress(delivery: Delivery, address: str) -> None:
+    Delivery.objects.filter(pk=delivery.pk, state__in=SENDABLE).update(
+        state=DeliveryState.SUPPRESSED, address=address[:254]
+    )
+    logger.info("Opted out delivery=%s", delivery.pk)
 
 
 def _check_address(channel: Channel, address: str) -> None:

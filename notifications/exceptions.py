@@ -58,6 +58,10 @@ class RetryLater(TransientDeliveryError, RetryAfter):
         self.details = details
 
 
+class PairThrottled(RetryLater):
+    """Too many messages to this one recipient; others may go on."""
+
+
 class PermanentDeliveryError(DeliveryError, PermanentError):
     """No retry can help until somebody changes the data."""
 

@@ -1,8 +1,10 @@
 """Finds the people a delivery is for, without knowing which app keeps them."""
 
+from datetime import time
 from typing import Protocol, runtime_checkable
 
 from django.apps import apps
+from django.conf import settings
 from django.db import models
 
 from .exceptions import RecipientRejected
@@ -18,6 +20,29 @@ class Recipient(Protocol):
 
     def notification_address(self, channel: Channel) -> str:
         """Return the current phone number (E.164) or e-mail address for `channel`."""
+
+
+@runtime_checkable
+class Speaker(Protocol):
+    """A recipient who chose a language."""
+
+    def notification_language(self) -> str:
+        """Return the code of the language, such as "de"."""
+
+
+@runtime_checkable
+class Sleeper(Protocol):
+    """A recipient who may have quiet hours."""
+
+    def notification_quiet_hours(self) -> tuple[time, time] | None:
+        """Return from when until when, in the site's time zone; None for never."""
+
+
+def language_of(recipient: object) -> str:
+    """Return the language messages to `recipient` are in."""
+    if isinstance(recipient, Speaker):
+        return recipient.notification_language()
+    return settings.LANGUAGE_CODE
 
 
 def resolve(reference: str) -> models.Model | None:

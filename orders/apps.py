@@ -9,3 +9,12 @@ class OrdersConfig(AppConfig):
 
     name = "orders"
     verbose_name = _("Orders")
+
+    def ready(self) -> None:
+        """Say which words of incoming messages the business answers."""
+        # Models are loaded by now, and not before.
+        from notifications import incoming
+
+        from . import inquiries
+
+        incoming.register(inquiries.BALANCE_WORDS, inquiries.answer_balance)

@@ -1,8 +1,11 @@
 """The business a newcomer meets: shops, products and a few orders."""
 
+import io
 import uuid
 from dataclasses import dataclass
 from decimal import Decimal
+
+from PIL import Image, ImageDraw, ImageFont
 
 #: The password of every demo account, printed by `make run`.
 PASSWORD = "demo-queueadmin"  # noqa: S105  # a demo's, refused on public sites
@@ -27,7 +30,12 @@ SHOPS = (
     Shop("kiosk", "Station Kiosk", "+447700900000"),
 )
 
-VENDORS = {"North Wholesale": "+447700900200", "Quay Foods": "+447700900201"}
+#: Name, number, and what it asks as a share of the shop's price.
+VENDORS = (
+    ("North Wholesale", "+447700900200", Decimal("0.80")),
+    ("Quay Foods", "+447700900201", Decimal("0.82")),
+    ("Hill & Sons", "+447700900202", Decimal("0.86")),
+)
 
 #: Name, unit and price.
 PRODUCTS = (
@@ -54,6 +62,27 @@ ORDERS = (
 )
 
 
+#: Shops that may order on credit, and up to what.
+CREDIT = {"shop": Decimal(2000), "corner": Decimal(600)}
+#: Days of delivery slots ahead, the hours they begin at, and how long they last.
+SLOT_DAYS, SLOT_HOURS, SLOT_LENGTH = 7, (8, 11, 14, 17), 3
+#: Shops beside those with a log-in, where many orders are wanted.
+MORE_SHOPS = 200
+
+
 def token(number: int) -> uuid.UUID:
     """Return the form token of the demo's order `number`, the same each time."""
     return uuid.uuid5(uuid.NAMESPACE_OID, f"demo-order-{number}")
+
+
+def picture(name: str) -> io.BytesIO:
+    """Return a plain picture for a product: its first letter on a colour of its own."""
+    hue = sum(name.encode()) * 37 % 360
+    image = Image.new("RGB", (480, 480), f"hsl({hue}, 45%, 55%)")
+    ImageDraw.Draw(image).text(
+        (240, 240), name[0], "white", font=ImageFont.load_default(260), anchor="mm"
+    )
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    file.seek(0)
+    return file

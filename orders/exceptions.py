@@ -1,5 +1,10 @@
 """What can be wrong with an order; the texts are for the person who placed it."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .models import VendorRequest
+
 
 class InvalidOrder(ValueError):
     """An order that must not be placed.
@@ -36,3 +41,43 @@ class MixedCurrencies(InvalidOrder):
 
 class NotCancellable(Exception):
     """The order has gone too far to be cancelled, or has ended already."""
+
+
+class NotAllowedNow(Exception):
+    """The order is not in a state for this step."""
+
+
+class AnswerTooLate(Exception):
+    """A vendor's answer that nobody waits for any more.
+
+    Args:
+        request: as it is now.
+    """
+
+    def __init__(self, request: "VendorRequest") -> None:
+        super().__init__(f"Request {request.pk} is {request.state}")
+        self.request = request
+
+
+class CreditRefused(InvalidOrder):
+    """The shop has no credit in this currency, or not enough left."""
+
+
+class InvalidPayment(ValueError):
+    """A payment that cannot be recorded; the text says why."""
+
+
+class SlotFull(Exception):
+    """The delivery slot has no room left, or has begun."""
+
+
+class InvalidReport(ValueError):
+    """A report that cannot be made; the text says why."""
+
+
+class PictureRefused(ValueError):
+    """A picture that is not taken; the text says why."""
+
+
+class PictureUnreachable(Exception):
+    """A picture's server is away; a later attempt may succeed."""

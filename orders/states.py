@@ -23,7 +23,6 @@ TRANSITIONS: dict[OrderState, frozenset[OrderState]] = {
     OrderState.PLACED: frozenset(
         {
             OrderState.ROUTING,
-            OrderState.CONFIRMED,
             OrderState.CANCELLED,
             OrderState.EXPIRED,
         }
@@ -40,7 +39,6 @@ TRANSITIONS: dict[OrderState, frozenset[OrderState]] = {
         {
             OrderState.ROUTING,
             OrderState.CONFIRMED,
-            OrderState.UNFULFILLABLE,
             OrderState.CANCELLED,
             OrderState.EXPIRED,
         }
@@ -52,6 +50,17 @@ TRANSITIONS: dict[OrderState, frozenset[OrderState]] = {
     OrderState.EXPIRED: frozenset(),
     OrderState.UNFULFILLABLE: frozenset(),
 }
+
+
+#: States in which a delivery slot may be booked, moved or given back.
+BOOKABLE = frozenset(
+    {
+        OrderState.PLACED,
+        OrderState.ROUTING,
+        OrderState.AWAITING_VENDOR,
+        OrderState.CONFIRMED,
+    }
+)
 
 
 def before(target: OrderState) -> list[OrderState]:

@@ -1,50 +1,25 @@
 """The pages of a shop: its orders, one of them, and a new one."""
 
-from collections.abc import Callable
-from functools import update_wrapper
-from typing import Concatenate, ParamSpec
-
 from django.contrib import messages
-from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.cache import patch_cache_control
 from django.utils.translation import gettext as _
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from notifications.models import Delivery
 
 from . import workflow
+from .access import for_retailers
 from .exceptions import InvalidOrder, NotCancellable
 from .forms import OrderForm
-from .models import Order, Product, Retailer
+from .models import CreditAccount, Order, Payment, Picture, PictureState, Product, Retailer
 
 PAGE_SIZE = 25
-Arguments = ParamSpec("Arguments")
-
-
-def for_retailers(
-    view: Callable[Concatenate[HttpRequest, Retailer, Arguments], HttpResponse],
-) -> Callable[Concatenate[HttpRequest, Arguments], HttpResponseBase]:
-    """Give the view the shop that is logged in; send others where they belong."""
-
-    def wrapped(
-        request: HttpRequest, /, *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> HttpResponseBase:
-        user = request.user
-        if not user.is_authenticated:
-            return redirect_to_login(request.get_full_path())
-        retailer = Retailer.objects.select_related("user").filter(user=user).first()
-        if retailer is not None:
-            return view(request, retailer, *args, **kwargs)
-        if user.is_staff:
-            return redirect("admin:index")
-        raise PermissionDenied(_("This account belongs to no shop."))
-
-    update_wrapper(wrapped, view)
-    return never_cache(wrapped)
+#: Seconds a browser may keep a picture; a new one has a new address.
+PICTURE_AGE = 30 * 24 * 3600
 
 
 @require_GET
@@ -60,11 +35,15 @@ def order_list(request: HttpRequest, retailer: Retailer) -> HttpResponse:
 def order_detail(request: HttpRequest, retailer: Retailer, order_id: int) -> HttpResponse:
     """Show one of the shop's orders: lines, history, messages."""
     order = get_object_or_404(Order.objects.of(retailer), pk=order_id)
+    booking = order.current_booking
     context = {
         "order": order,
+        "booking": booking,
+        "reminders": booking.current_reminders if booking else [],
         "lines": order.lines.all(),
         "history": order.history.all(),
-        "deliveries": Delivery.objects.about(order).order_by("pk"),
+        # What vendors are told is none of the shop's business.
+        "deliveries": Delivery.objects.about(order).to(retailer).order_by("pk"),
         "retailer": retailer,
     }
     return render(request, "orders/detail.html", context)
@@ -74,7 +53,10 @@ def order_detail(request: HttpRequest, retailer: Retailer, order_id: int) -> Htt
 @for_retailers
 def place_order(request: HttpRequest, retailer: Retailer) -> HttpResponse:
     """Show the catalogue, and place what was chosen from it."""
-    form = OrderForm(request.POST or None, products=Product.objects.on_sale())
+    account = CreditAccount.objects.filter(retailer=retailer).first()
+    form = OrderForm(
+        request.POST or None, products=Product.objects.on_sale().with_picture(), account=account
+    )
     if request.method == "POST" and form.is_valid():
         try:
             order = workflow.place_order(
@@ -82,6 +64,7 @@ def place_order(request: HttpRequest, retailer: Retailer) -> HttpResponse:
                 lines=form.items(),
                 by=retailer.user,
                 token=form.cleaned_data["token"],
+                payment=Payment(form.cleaned_data["payment"] or Payment.CASH),
             )
         except InvalidOrder as error:
             form.add_error(None, str(error))
@@ -90,6 +73,19 @@ def place_order(request: HttpRequest, retailer: Retailer) -> HttpResponse:
             return redirect("orders:detail", order_id=order.pk)
     status = 422 if form.errors else 200
     return render(request, "orders/new.html", {"form": form, "retailer": retailer}, status=status)
+
+
+@require_GET
+def picture(request: HttpRequest, picture_id: int, size: str) -> HttpResponseBase:
+    """Show a product's picture to anybody who is logged in; it never changes."""
+    if not request.user.is_authenticated:
+        raise PermissionDenied
+    if size not in ("small", "large"):
+        raise Http404
+    found = get_object_or_404(Picture, pk=picture_id, state=PictureState.READY)
+    answer = FileResponse(getattr(found, size).open("rb"), content_type="image/jpeg")
+    patch_cache_control(answer, private=True, max_age=PICTURE_AGE, immutable=True)
+    return answer
 
 
 @require_POST

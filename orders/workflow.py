@@ -1,49 +1,69 @@
-"""The life of an order: every change of its state is made here."""
+"""The life of an order: every change of its state is made here.
+
+Each change begins with one conditional update of the order's row; its row count says who
+won, and holding that row lock a change goes on to the request, the stock and the credit
+account, always in this order. So of a late confirmation and an expiry, a cancellation and
+a refusal, one happens and the other finds nothing to do, and no two wait for each other in
+a circle. The picture of the states is in docs/orders.md.
+"""
 
 import logging
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
-from decimal import Decimal
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from notifications.announcing import announce
-from notifications.models import Event
 from queueadmin.models.job import subject_key
 
-from .exceptions import (
-    EmptyOrder,
-    InvalidQuantity,
-    MixedCurrencies,
-    NotCancellable,
-    TooManyLines,
-    UnknownProduct,
+from . import basket, bookings, credit, routing, stock, telling, timers
+from .basket import Basket, Item
+from .exceptions import AnswerTooLate, NotAllowedNow, NotCancellable
+from .models import (
+    HOLDING,
+    Order,
+    OrderEvent,
+    OrderLine,
+    Payment,
+    RequestState,
+    Retailer,
+    VendorRequest,
 )
-from .expiry import TIME_TO_CONFIRM
-from .models import MAX_QUANTITY, Order, OrderEvent, OrderLine, Product, Retailer
 from .states import OrderState, before
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AbstractBaseUser
 
+__all__ = [
+    "Item",
+    "answer",
+    "cancel",
+    "deliver",
+    "dispatch",
+    "expire",
+    "give_up_on",
+    "place_order",
+    "route",
+]
+
 logger = logging.getLogger(__name__)
 
-#: More does not fit one delivery note.
-MAX_LINES = 100
-#: Products have ids of 64 bits; larger numbers would be an error of the database.
-MAX_ID = 2**63 - 1
+#: Expiry leaves the fallback of the same moment this much time to ask the next vendor.
+GRACE = timedelta(minutes=5)
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """How much of which product is wanted."""
+def time_to_answer() -> timedelta:
+    """Return how long a vendor may stay silent."""
+    return timedelta(minutes=settings.VENDOR_ANSWER_MINUTES)
 
-    product_id: int
-    quantity: int
+
+def time_to_confirm() -> timedelta:
+    """Return how long an order waits for a confirmation after its last request."""
+    return timedelta(minutes=settings.ORDER_EXPIRY_MINUTES)
 
 
 def place_order(
@@ -52,71 +72,142 @@ def place_order(
     lines: Iterable[Item],
     by: "AbstractBaseUser | None",
     token: uuid.UUID | None = None,
+    payment: Payment = Payment.CASH,
 ) -> Order:
-    """Save an order at today's prices and enqueue its confirmation, all or nothing.
+    """Save an order at today's prices and enqueue what follows, all or nothing.
 
     Args:
         retailer: the shop that orders.
         lines: what it wants; quantities of the same product are added up.
         by: who placed it; None for a program.
         token: of the form; an order with the same token is returned, not placed again.
+        payment: cash on delivery, or on the shop's credit.
 
     Raises:
         InvalidOrder: the subclass and text say what is wrong with it.
+        CreditRefused: the shop has no credit, or not enough left.
     """
-    wanted = _add_up(lines)
-    products = _find_products(wanted)
-    currencies = {product.currency for product in products}
-    if len(currencies) > 1:
-        raise MixedCurrencies(
-            _("One order has one currency, not %(currencies)s.")
-            % {"currencies": ", ".join(sorted(currencies))}
-        )
+    wanted = basket.fill(lines)
     now = timezone.now()
     order = Order(
         retailer=retailer,
         token=token or uuid.uuid4(),
-        currency=currencies.pop(),
-        total=sum((product.price * wanted[product.pk] for product in products), Decimal()),
+        currency=wanted.currency,
+        total=wanted.total,
+        payment=payment,
         placed_at=now,
         changed_at=now,
+        expires_at=now + time_to_confirm() + GRACE,
     )
+    if token and (repeated := _placed_before(order)):
+        return repeated
     try:
         with transaction.atomic():
             order.save(force_insert=True)
-            _fill(order, products, wanted, by=by)
-            _enqueue(order)
+            _fill(order, wanted)
+            _remember(order.pk, OrderState.PLACED, by=by)
+            if payment == Payment.CREDIT:
+                credit.charge(order, by=by)
+            _begin(order)
     except IntegrityError:
-        repeated = Order.objects.filter(retailer=retailer, token=order.token).first()
-        if repeated is None:
-            raise
-        return repeated
+        if repeated := _placed_before(order):
+            return repeated
+        raise
     logger.info("Placed order=%s retailer=%s", order.pk, retailer.pk)
     return order
 
 
-def confirm(order_id: int) -> bool:
-    """Confirm a placed order and announce it to the shop, in one transaction.
+def route(order_id: int) -> bool:
+    """Ask the best vendor that was not asked yet; with none left the order has ended.
+
+    Reserving the goods, the request and its message are one transaction: a run that breaks
+    off leaves nothing, and a second run finds the order already waiting.
 
     Returns:
-        Whether this call did it; False where the order was confirmed before or has ended.
+        Whether this call did something; False where the order is not to be routed now.
     """
     with transaction.atomic():
-        if not _move(order_id, OrderState.CONFIRMED, by=None):
+        is_new = _move(order_id, OrderState.ROUTING, by=None, state=OrderState.PLACED)
+        if not is_new and not _hold(order_id):
             return False
         order = Order.objects.select_related("retailer").get(pk=order_id)
-        announce(
-            Event.ORDER_CONFIRMED,
-            subject=order,
-            recipient=order.retailer,
-            channels=order.retailer.channels,
-            context=_context(order),
-        )
+        lines = list(order.lines.all())
+        for candidate in routing.candidates(order, lines):
+            if stock.reserve(lines, candidate.vendor):
+                _ask(order, candidate)
+                return True
+        _move(order_id, OrderState.UNFULFILLABLE, by=None, note=_("No vendor is left."))
+        credit.reverse(order)
+        bookings.end(order)
+        _tell(order, OrderState.UNFULFILLABLE)
     return True
 
 
+def answer(request: VendorRequest, *, accepted: bool, note: str = "") -> None:
+    """Record what the vendor says; the same answer again changes nothing.
+
+    Raises:
+        AnswerTooLate: the time is up, the order has ended, or it said otherwise before.
+    """
+    state = RequestState.ACCEPTED if accepted else RequestState.REFUSED
+    now = timezone.now()
+    with transaction.atomic():
+        if request.expires_at > now and _move_asked(
+            request,
+            OrderState.CONFIRMED if accepted else OrderState.ROUTING,
+            note=f"{request.vendor}: {state.label}. {note}".strip(),
+        ):
+            _close(request, state, answered_at=now, note=note[:300])
+            timers.stop(request.order, "fall_back", reason="the vendor answered")
+            if accepted:
+                timers.stop(request.order, "expire_order", reason="the order is confirmed")
+                _tell(request.order, OrderState.CONFIRMED)
+            else:
+                _release(request)
+            return
+    request.refresh_from_db()
+    if request.state != state:
+        raise AnswerTooLate(request)
+
+
+def give_up_on(request_id: int) -> bool:
+    """Count a vendor as silent whose time is up, and ask the next.
+
+    Returns:
+        Whether this call did it; False where the vendor answered, or still may.
+    """
+    request = VendorRequest.objects.select_related("vendor", "order").get(pk=request_id)
+    if request.expires_at > timezone.now():
+        return False
+    with transaction.atomic():
+        note = _("%(vendor)s did not answer.") % {"vendor": request.vendor}
+        if not _move_asked(request, OrderState.ROUTING, note=note):
+            return False
+        _close(request, RequestState.SILENT)
+        _release(request)
+    return True
+
+
+def dispatch(order: Order, *, by: "AbstractBaseUser | None", note: str = "") -> None:
+    """Note that the goods have left the vendor.
+
+    Raises:
+        NotAllowedNow: the order is not confirmed, or has left already.
+    """
+    _step(order, OrderState.OUT_FOR_DELIVERY, by=by, note=note)
+
+
+def deliver(order: Order, *, by: "AbstractBaseUser | None", note: str = "") -> None:
+    """Note that the shop has its goods; what was ordered on credit is invoiced.
+
+    Raises:
+        NotAllowedNow: the order is not on its way.
+    """
+    _step(order, OrderState.DELIVERED, by=by, note=note)
+
+
 def cancel(order: Order, *, by: "AbstractBaseUser", note: str = "") -> None:
-    """Cancel an order.
+    """Cancel an order; its goods go back to the vendor and its charge is reversed.
 
     Raises:
         NotCancellable: it has gone too far or has ended already.
@@ -124,6 +215,7 @@ def cancel(order: Order, *, by: "AbstractBaseUser", note: str = "") -> None:
     with transaction.atomic():
         if not _move(order.pk, OrderState.CANCELLED, by=by, note=note):
             raise NotCancellable(_("This order cannot be cancelled any more."))
+        _wind_up(order, OrderState.CANCELLED)
 
 
 def expire(order_id: int) -> bool:
@@ -133,13 +225,19 @@ def expire(order_id: int) -> bool:
         Whether this call did it; False where it is not due or not waiting any more.
     """
     with transaction.atomic():
-        return _move(
+        if not _move(
             order_id,
             OrderState.EXPIRED,
             by=None,
             note=_("Not confirmed in time."),
-            placed_at__lte=timezone.now() - TIME_TO_CONFIRM,
-        )
+            expires_at__lte=timezone.now(),
+        ):
+            return False
+        _wind_up(Order.objects.get(pk=order_id), OrderState.EXPIRED)
+    return True
+
+
+# --- Steps of a change, inside its transaction --------------------------------------------
 
 
 def _move(
@@ -161,6 +259,145 @@ def _move(
     return True
 
 
+def _move_asked(request: VendorRequest, target: OrderState, *, note: str) -> bool:
+    """Change the state if this request is the one the order waits for.
+
+    An order asks a vendor once, so the vendor in its own row names the request: who gets
+    past this update holds the order and finds the request open.
+    """
+    return _move(
+        request.order_id,
+        target,
+        by=None,
+        note=note,
+        state=OrderState.AWAITING_VENDOR,
+        vendor_id=request.vendor_id,
+    )
+
+
+def _close(request: VendorRequest, state: RequestState, **changes: object) -> None:
+    VendorRequest.objects.filter(pk=request.pk).update(state=state, **changes)
+
+
+def _hold(order_id: int) -> bool:
+    """Lock an order that is being routed; return whether it is."""
+    routed = Order.objects.filter(pk=order_id, state=OrderState.ROUTING)
+    return bool(routed.update(changed_at=timezone.now()))
+
+
+def _ask(order: Order, candidate: routing.Candidate) -> None:
+    from .actors import expire_order, fall_back
+
+    now = timezone.now()
+    expires_at = now + time_to_confirm() + GRACE
+    request = VendorRequest.objects.create(
+        order=order,
+        vendor=candidate.vendor,
+        cost=candidate.cost,
+        asked_at=now,
+        expires_at=now + time_to_answer(),
+    )
+    _move(order.pk, OrderState.AWAITING_VENDOR, by=None, note=str(candidate.vendor))
+    Order.objects.filter(pk=order.pk).update(vendor=candidate.vendor, expires_at=expires_at)
+    subject = subject_key(order)
+    telling.ask(request)
+    # The answer cancels these two, and leaves them nothing to do if it comes too late to.
+    fall_back.send_with_options(args=(request.pk,), subject=subject, delay=time_to_answer())
+    expire_order.send_with_options(
+        args=(order.pk,), subject=subject, delay=time_to_confirm() + GRACE
+    )
+
+
+def _release(request: VendorRequest) -> None:
+    """Put the goods of a request back that has just ended, and ask the next vendor."""
+    from .actors import ask_next_vendor
+
+    stock.give_back(list(request.order.lines.all()), request.vendor_id)
+    Order.objects.filter(pk=request.order_id).update(vendor=None)
+    ask_next_vendor.send_with_options(args=(request.order_id,), subject=subject_key(request.order))
+
+
+def _step(
+    order: Order, target: OrderState, *, by: "AbstractBaseUser | None", note: str = ""
+) -> None:
+    with transaction.atomic():
+        if not _move(order.pk, target, by=by, note=note):
+            raise NotAllowedNow(
+                _("This order is %(state)s and cannot become %(target)s.")
+                % {
+                    "state": Order.objects.get(pk=order.pk).get_state_display(),
+                    "target": target.label,
+                }
+            )
+        if target == OrderState.DELIVERED:
+            credit.invoice(order)
+            bookings.fulfil(order)
+        _tell(order, target)
+
+
+def _wind_up(order: Order, state: OrderState) -> None:
+    """Undo what an order holds that has just ended early."""
+    timers.stop(order, "fall_back", "expire_order", reason="the order has ended")
+    held = order.requests.filter(state__in=HOLDING).first()
+    if held is not None:
+        _close(held, RequestState.WITHDRAWN)
+        stock.give_back(list(order.lines.all()), held.vendor_id)
+    credit.reverse(order)
+    bookings.end(order)
+    _tell(order, state)
+
+
+def _tell(order: Order, state: OrderState) -> None:
+    from . import actors
+
+    tellers = {
+        OrderState.CONFIRMED: actors.order_confirmation,
+        OrderState.DELIVERED: actors.order_completion,
+        OrderState.CANCELLED: actors.order_cancellation,
+    }
+    subject = subject_key(order)
+    if teller := tellers.get(state):
+        teller.send_with_options(args=(order.pk,), subject=subject)
+    else:
+        actors.order_status_update.send_with_options(args=(order.pk, state.value), subject=subject)
+
+
+def _begin(order: Order) -> None:
+    """Enqueue what follows with one insert, for the shop waits for it."""
+    # Actors call this module; they are loaded when both are complete.
+    from .actors import expire_order, order_status_update, route_order
+
+    subject = subject_key(order)
+    due_ms = round(order.expires_at.timestamp() * 1000)
+    broker: Any = route_order.broker
+    broker.enqueue_many(
+        [
+            route_order.message_with_options(args=(order.pk,), subject=subject),
+            order_status_update.message_with_options(
+                args=(order.pk, OrderState.PLACED.value), subject=subject
+            ),
+            expire_order.message_with_options(args=(order.pk,), subject=subject, eta=due_ms),
+        ]
+    )
+
+
+def _placed_before(order: Order) -> Order | None:
+    return Order.objects.filter(retailer=order.retailer, token=order.token).first()
+
+
+def _fill(order: Order, wanted: Basket) -> None:
+    OrderLine.objects.bulk_create(
+        OrderLine(
+            order=order,
+            product=product,
+            name=str(product),
+            quantity=quantity,
+            price=product.price,
+        )
+        for product, quantity in wanted.quantities.items()
+    )
+
+
 def _remember(
     order_id: int, state: OrderState, *, by: "AbstractBaseUser | None", note: str = ""
 ) -> None:
@@ -172,81 +409,3 @@ def _remember(
         user_name=by.get_username() if by is not None else "",
         note=note[:300],
     )
-
-
-def _add_up(lines: Iterable[Item]) -> dict[int, int]:
-    """Return the quantity per product id, checked."""
-    wanted: dict[int, int] = {}
-    for line in lines:
-        # A bool is an int to Python, but nobody's quantity.
-        if type(line.quantity) is not int or type(line.product_id) is not int:
-            raise InvalidQuantity(
-                _("Products and quantities are whole numbers."), product_id=line.product_id
-            )
-        wanted[line.product_id] = wanted.get(line.product_id, 0) + line.quantity
-        if len(wanted) > MAX_LINES:
-            raise TooManyLines(
-                _("One order has at most %(count)d products.") % {"count": MAX_LINES}
-            )
-        if line.quantity < 1 or wanted[line.product_id] > MAX_QUANTITY:
-            raise InvalidQuantity(
-                _("Order between 1 and %(most)d of a product.") % {"most": MAX_QUANTITY},
-                product_id=line.product_id,
-            )
-    if not wanted:
-        raise EmptyOrder(_("Choose at least one product."))
-    return wanted
-
-
-def _find_products(wanted: dict[int, int]) -> list[Product]:
-    ids = [product_id for product_id in wanted if 0 < product_id <= MAX_ID]
-    products = list(Product.objects.on_sale().filter(pk__in=ids))
-    if missing := set(wanted) - {product.pk for product in products}:
-        raise UnknownProduct(
-            _("A product you chose is not sold any more."), product_id=min(missing)
-        )
-    return products
-
-
-def _fill(
-    order: Order,
-    products: list[Product],
-    wanted: dict[int, int],
-    *,
-    by: "AbstractBaseUser | None",
-) -> None:
-    OrderLine.objects.bulk_create(
-        OrderLine(
-            order=order,
-            product=product,
-            name=str(product),
-            quantity=wanted[product.pk],
-            price=product.price,
-        )
-        for product in products
-    )
-    _remember(order.pk, OrderState.PLACED, by=by)
-
-
-def _enqueue(order: Order) -> None:
-    # Actors call this module; they are loaded when both are complete.
-    from .actors import expire_order, order_confirmation
-
-    subject = subject_key(order)
-    order_confirmation.send_with_options(args=(order.pk,), subject=subject)
-    expire_order.send_with_options(args=(order.pk,), subject=subject, delay=TIME_TO_CONFIRM)
-
-
-def _context(order: Order) -> dict[str, object]:
-    def money(amount: Decimal) -> str:
-        return f"{amount} {order.currency}"
-
-    return {
-        "name": order.retailer.name,
-        "order": str(order.pk),
-        "total": money(order.total),
-        "lines": [
-            {"product": line.name, "quantity": line.quantity, "total": money(line.total)}
-            for line in order.lines.all()
-        ],
-    }

@@ -1,4 +1,4 @@
-"""Registers the app; nothing runs here."""
+"""Registers the app with its duties; nothing runs here."""
 
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
@@ -10,4 +10,18 @@ class QueueadminConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401  # registers the system checks
+        from . import (
+            breakers,
+            checks,  # noqa: F401  # registers the system checks
+            failuregroups,
+            operations,
+        )
+        from .dispatcher import Dispatcher
+
+        for duty in (
+            (1.0, breakers.tend),
+            (0.5, operations.carry_on),
+            (30.0, failuregroups.wake),
+        ):
+            if duty not in Dispatcher.duties:
+                Dispatcher.duties.append(duty)

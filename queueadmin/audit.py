@@ -4,13 +4,25 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .clock import now
+from .exceptions import NotPermitted
 from .models import AuditEntry
+from .resolver import get_resolver
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 #: Name under which acts of programs are kept.
 SYSTEM = "system"
+
+
+def require(by: "User | None", verb: str) -> None:
+    """Let a program (None) and whoever has the permission of the verb pass.
+
+    Raises:
+        NotPermitted: `by` lacks the permission.
+    """
+    if by is not None and not get_resolver().may(by, verb):
+        raise NotPermitted(f"{by.get_username()} lacks the permission queueadmin.{verb}.")
 
 
 def record(

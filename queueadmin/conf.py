@@ -30,6 +30,8 @@ class QueueadminSettings(TypedDict, total=False):
     BULK_LIMIT: int
     #: Milliseconds without heartbeat after which a worker process counts as dead.
     HEARTBEAT_TIMEOUT_MS: int
+    #: Seconds a job may go on after its time limit interrupted it, before its process is ended.
+    HARD_LIMIT_GRACE: int
     #: Seconds a message for an unknown actor is parked before it becomes a dead letter.
     UNKNOWN_ACTOR_GRACE: int
     #: Hours a completed job stays in the ledger.
@@ -50,6 +52,7 @@ DEFAULTS: QueueadminSettings = {
     "MAX_MESSAGE_BYTES": 1_000_000,
     "BULK_LIMIT": 10_000,
     "HEARTBEAT_TIMEOUT_MS": 10_000,
+    "HARD_LIMIT_GRACE": 30,
     "UNKNOWN_ACTOR_GRACE": 600,
     "KEEP_COMPLETED_HOURS": 24,
     "KEEP_CLOSED_HOURS": 7 * 24,
@@ -68,6 +71,7 @@ class Settings:
     MAX_MESSAGE_BYTES: int
     BULK_LIMIT: int
     HEARTBEAT_TIMEOUT_MS: int
+    HARD_LIMIT_GRACE: int
     UNKNOWN_ACTOR_GRACE: int
     KEEP_COMPLETED_HOURS: int
     KEEP_CLOSED_HOURS: int

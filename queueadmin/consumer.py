@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -24,19 +25,66 @@ if TYPE_CHECKING:
 #: little enough that another process with idle threads finds some.
 PREFETCH_MS = 100
 _MOST = 256
+# From this length on a message waits for the next fetch longer than for the round trip: room
+# is filled early, so that one of high priority overtakes all but a few per thread.
+_LONG_MS = 20
 
 # How long a consumer without messages sleeps when nothing wakes it. Wake-ups can be lost
 # with the connection that carries them, so this bounds the harm.
 _IDLE_SECONDS = 1.0
 
 
+# How often a consumer looks for messages that are in this worker's hands by the server's
+# account only: the reply that carried them was cut.
+_STRAYS_SECONDS = 10.0
+
+
+class Hand:
+    """What this process holds of one queue.
+
+    It outlives the consumers, which Dramatiq replaces after every error of the connection.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        #: Ids of messages fetched and not settled yet.
+        self.held: set[str] = set()
+        #: Those of them that have not run yet.
+        self.unrun: set[str] = set()
+        #: Messages of a limited queue that have run and still occupy their slots.
+        self.freed: deque[str] = deque()
+
+    def take(self, fetched: "Iterable[tuple[str, bytes]]") -> None:
+        """Note what the server has handed over."""
+        with self.lock:
+            for parcel_id, _ in fetched:
+                self.held.add(parcel_id)
+                self.unrun.add(parcel_id)
+
+    @property
+    def outstanding(self) -> int:
+        """How many messages have not run yet."""
+        return len(self.unrun)
+
+    def drop(self, parcel_ids: "Iterable[str]") -> None:
+        """Note what has left this process: settled, or given back."""
+        with self.lock:
+            self.held.difference_update(parcel_ids)
+
+
 class Delivery(MessageProxy):
     """A fetched message with what the engine has to know about it."""
 
-    def __init__(self, message: Message[Any], *, parcel_id: str, dispatch: int) -> None:
+    def __init__(
+        self, message: Message[Any], *, parcel_id: str, dispatch: int, era: int = 0
+    ) -> None:
         super().__init__(message)
         self.parcel_id = parcel_id
         self.dispatch = dispatch
+        #: The heart's era in which it was fetched.
+        self.era = era
+        #: True when nothing is to be recorded of it: the ledger knows better.
+        self.is_void = False
         #: How the run ended; None means interrupted.
         self.ending: Any = None
 
@@ -52,7 +100,7 @@ class Delivery(MessageProxy):
 
 def split(parcel_id: str) -> tuple[str, int] | None:
     """Return (job id, dispatch) of a broker's message id, None for one that is not ours."""
-    job, separator, number = parcel_id.rpartition(":")
+    job, separator, number = parcel_id.removesuffix("?").rpartition(":")
     # int() takes more than digits, and digits of any length.
     if not separator or not number.isdecimal() or len(number) > 9:
         return None
@@ -65,7 +113,7 @@ class LedgerConsumer(Consumer):
     """An iterator of deliveries of one queue.
 
     It runs in Dramatiq's consumer thread; `ack`, `nack` and `run_started` are called from
-    worker threads. The counters are guarded by one lock, and the one event wakes the
+    worker threads. The counters are the hand's, and the one event wakes the
     consumer for both reasons it may have to fetch: a push, or room in memory.
     """
 
@@ -80,11 +128,9 @@ class LedgerConsumer(Consumer):
         self._timeout = min(timeout_ms / 1000, _IDLE_SECONDS)
         # Dramatiq hands over twice its number of threads as the prefetch.
         self._threads = max(threads // 2, 1)
-        self._cache: deque[tuple[str, bytes]] = deque()
-        self._lock = threading.Lock()
-        self._outstanding = 0
-        #: Messages of a limited queue that have run and still occupy their slots.
-        self._freed: deque[str] = deque()
+        self._cache: deque[tuple[str, bytes, int]] = deque()
+        self._hand = broker.hand(queue_name)
+        self._strays_at = 0.0
         broker.transport_consumers.add(self)
 
     # --- Fetch ----------------------------------------------------------------------
@@ -93,6 +139,13 @@ class LedgerConsumer(Consumer):
         """How many messages to hold: about PREFETCH_MS of work for all threads."""
         wanted = self._threads * PREFETCH_MS / max(self.broker.mean_ms(self.queue_name), 0.1)
         return max(self._threads, min(_MOST, round(wanted)))
+
+    def _is_worth_a_fetch(self, room: int) -> bool:
+        """Return whether to refill now; one round trip is to bring many short jobs."""
+        enough = self.prefetch / 2
+        if self.broker.mean_ms(self.queue_name) >= _LONG_MS:
+            enough = min(enough, self._threads / 2)
+        return room > 0 and room >= enough
 
     def __next__(self) -> MessageProxy | None:
         """Return the next delivery, or None when there is nothing to do for now.
@@ -106,16 +159,18 @@ class LedgerConsumer(Consumer):
                 if delivery is not None:
                     return delivery
                 continue
+            self._take_back_strays()
             self.wake.clear()
             control = self.broker.controls.of(self.queue_name)
+            # Read before: what is fetched while an era begins belongs to the one before.
+            era = self.broker.era
             if control.is_limited:
                 fetched, wait_ms = self._fetch_limited(control)
             else:
                 fetched, wait_ms = self._fetch(control), 0
             if fetched:
-                with self._lock:
-                    self._outstanding += len(fetched)
-                self._cache.extend(fetched)
+                self._hand.take(fetched)
+                self._cache.extend((parcel_id, data, era) for parcel_id, data in fetched)
                 continue
             self.wake.wait(min(self._timeout, wait_ms / 1000) if wait_ms else self._timeout)
             return None
@@ -123,13 +178,35 @@ class LedgerConsumer(Consumer):
     def _may_fetch(self, control: "Control") -> bool:
         recorder = self.broker.recorder
         is_healthy = recorder is None or recorder.is_healthy
-        return is_healthy and not self.is_stopping and not control.is_paused
+        return (
+            is_healthy
+            and not self.is_stopping
+            and not self.broker.is_quiet
+            and self.broker.controls.is_known
+            and (self.broker.heart is None or self.broker.heart.is_fresh())
+            and not control.is_paused
+        )
+
+    def _take_back_strays(self) -> None:
+        """Put back what the server says we hold and we do not: its reply was cut.
+
+        The only fetches of this queue by this process are made in this thread, so none can
+        be under way. A fetch that timed out here may still be executed there later, hence
+        not only once.
+        """
+        now = time.monotonic()
+        if now < self._strays_at or self.is_stopping:
+            return
+        self._strays_at = now + _STRAYS_SECONDS
+        strays = self.broker.transport.in_hand(self.queue_name) - self._hand.held
+        if strays:
+            self.logger.warning("Putting back %d messages that never arrived.", len(strays))
+            back = [(parcel_id, Priority.NORMAL) for parcel_id in sorted(strays)]
+            self.broker.transport.give_back(self.queue_name, back)
 
     def _fetch(self, control: "Control") -> list[tuple[str, bytes]]:
-        with self._lock:
-            room = self.prefetch - self._outstanding
-        # Refill when half is used up, so that one round trip brings many messages.
-        if not self._may_fetch(control) or room <= 0 or room * 2 < self.prefetch:
+        room = self.prefetch - self._hand.outstanding
+        if not self._may_fetch(control) or not self._is_worth_a_fetch(room):
             return []
         return self.broker.transport.fetch(self.queue_name, room)
 
@@ -139,18 +216,17 @@ class LedgerConsumer(Consumer):
         One message is fetched also when no thread is idle, or a queue without limits that
         keeps all threads busy would never let this one in.
         """
-        freed = [self._freed.popleft() for _ in range(len(self._freed))]
+        freed = [self._hand.freed.popleft() for _ in range(len(self._hand.freed))]
         room = 0
         if self._may_fetch(control):
-            with self._lock:
-                room = max(self._idle_threads(), 1) - self._outstanding
+            room = max(self._idle_threads(), 1) - self._hand.outstanding
         if room <= 0 and not freed:
             return [], 0
         try:
             return self.broker.transport.fetch_limited(self.queue_name, room, control, freed)
         except Exception:
             # The slots are still to be freed, by whoever asks next.
-            self._freed.extend(freed)
+            self._hand.freed.extend(freed)
             raise
 
     def _idle_threads(self) -> int:
@@ -167,7 +243,7 @@ class LedgerConsumer(Consumer):
             return 0
         return sum(run.queue == self.queue_name for run in list(recorder.running.values()))
 
-    def _open(self, parcel_id: str, data: bytes) -> Delivery | None:
+    def _open(self, parcel_id: str, data: bytes, era: int) -> Delivery | None:
         """Return the message as a delivery, or hand over to the recorder what cannot run."""
         ours = split(parcel_id)
         try:
@@ -186,13 +262,18 @@ class LedgerConsumer(Consumer):
             reason = str(error) if isinstance(error, InvalidMessage) else "not a Dramatiq message"
             self._quarantine(parcel_id, data, reason)
             return None
+        except Exception as error:
+            # Whatever else the bytes bring about: the thread goes on, the message is kept.
+            self.logger.exception("Could not read message %r.", parcel_id)
+            self._quarantine(parcel_id, data, f"cannot be read: {error!r:.200}")
+            return None
         message.options.pop("eta", None)
-        delivery = Delivery(message, parcel_id=parcel_id, dispatch=ours[1])
+        delivery = Delivery(message, parcel_id=parcel_id, dispatch=ours[1], era=era)
         try:
             delivery._message = payloads.open_message(message)
         except Undecryptable as error:
             self.broker.require_recorder().refuse(delivery, error)
-            self._release()
+            self._release(parcel_id)
             return None
         if message.actor_name not in self.broker.actors:
             self._settle_unrun(delivery)
@@ -201,24 +282,25 @@ class LedgerConsumer(Consumer):
 
     def _settle_unrun(self, delivery: Delivery) -> None:
         self.broker.require_recorder().park(delivery)
-        self._release()
+        self._release(delivery.parcel_id)
 
     def _adopt(self, parcel_id: str, message: Message[Any]) -> None:
         messages.validate(message)
         self.broker.require_recorder().adopt(self.queue_name, parcel_id, message)
-        self._release()
+        self._release(parcel_id)
 
     def _quarantine(self, parcel_id: str, data: bytes, reason: str) -> None:
-        self.logger.error("Quarantined message %s: %s", parcel_id, reason)
+        self.logger.error("Quarantined message %r: %s", parcel_id, reason)
         self.broker.require_recorder().quarantine(self.queue_name, parcel_id, data, reason)
-        self._release()
+        self._release(parcel_id)
 
     # --- Afterwards -----------------------------------------------------------------
-    def _release(self) -> None:
-        with self._lock:
-            self._outstanding -= 1
-            has_room = self._outstanding * 2 <= self.prefetch
-        if has_room or self._freed:
+    def _release(self, parcel_id: str) -> None:
+        hand = self._hand
+        with hand.lock:
+            hand.unrun.discard(parcel_id)
+            room = self.prefetch - hand.outstanding
+        if hand.freed or self._is_worth_a_fetch(room):
             self.wake.set()
 
     def ack(self, message: MessageProxy) -> None:
@@ -226,10 +308,10 @@ class LedgerConsumer(Consumer):
         delivery: Delivery = message  # type: ignore[assignment]
         ending = delivery.ending
         if self.broker.controls.of(self.queue_name).concurrency is not None:
-            self._freed.append(delivery.parcel_id)
+            self._hand.freed.append(delivery.parcel_id)
         if ending is not None:
             self.broker.note_run(self.queue_name, ending.duration_ms)
-        self._release()
+        self._release(delivery.parcel_id)
         self.broker.require_recorder().put(delivery)
 
     #: A failed job is an ending like any other; the dead letter is in the ledger.
@@ -238,11 +320,13 @@ class LedgerConsumer(Consumer):
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """Give fetched messages back that were not started."""
         deliveries: list[Delivery] = list(messages)  # type: ignore[arg-type]
+        # Before the attempt: if its reply is cut, whoever looks for strays decides.
+        self._hand.drop(delivery.parcel_id for delivery in deliveries)
         self.broker.transport.give_back(
             self.queue_name, [(delivery.parcel_id, delivery.priority) for delivery in deliveries]
         )
-        for _ in deliveries:
-            self._release()
+        for delivery in deliveries:
+            self._release(delivery.parcel_id)
 
     def stop_fetching(self) -> None:
         """Give back at once what is not started; what runs goes on."""
@@ -255,10 +339,13 @@ class LedgerConsumer(Consumer):
         self.broker.transport_consumers.discard(self)
         remaining = list(self._cache)
         self._cache.clear()
+        self._hand.drop(parcel_id for parcel_id, _, _ in remaining)
+        for parcel_id, _, _ in remaining:
+            self._release(parcel_id)
         # What is given back in the wrong priority list still runs; the list that decides
         # is the one it is pushed to, so read the message where it can be read.
         self.broker.transport.give_back(
-            self.queue_name, [(parcel_id, _priority(data)) for parcel_id, data in remaining]
+            self.queue_name, [(parcel_id, _priority(data)) for parcel_id, data, _ in remaining]
         )
 
 

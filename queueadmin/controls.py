@@ -1,6 +1,6 @@
 """What holds for each queue now: its policy, and what staff have set over it.
 
-Held in the process's memory and read again twice a second by the dispatcher thread, so
+Held in the process's memory and read again twice a second by a thread of its own, so
 that a job's start costs no look at the database.
 """
 
@@ -19,6 +19,8 @@ class Control:
     """The effective limits of a queue."""
 
     is_paused: bool = False
+    #: Of the circuit breaker; see `queueadmin.models.Queue.breaker_stage`.
+    stage: str = "closed:"
     concurrency: int | None = None
     rate: Rate | None = None
 
@@ -35,6 +37,11 @@ class Controls:
         # Replaced as a whole by the refresh, so that readers need no lock.
         self._set: dict[str, Control] = {}
         self._by_policy: dict[str, Control] = {}
+        #: False until the first refresh: a process that has just started does not know yet
+        #: what is paused, and must not fetch.
+        self.is_known = False
+        # Dispatches of jobs that shall not start, or stop; replaced as a whole likewise.
+        self._cancelling: dict[str, int] = {}
 
     def of(self, queue: str) -> Control:
         """Return what holds for the queue."""
@@ -48,11 +55,16 @@ class Controls:
             self._by_policy[queue] = found
         return found
 
-    def refresh(self) -> set[str]:
-        """Read what staff have set; return the queues for which something changed."""
-        # Imported here: the broker, which owns the controls, is built before models can be.
-        from .models import Queue
+    def is_cancelling(self, job: str, dispatch: int) -> bool:
+        """Return whether this dispatch, or one before it, is to be cancelled."""
+        return dispatch <= self._cancelling.get(job, 0)
 
+    def refresh(self) -> set[str]:
+        """Read what staff have set and cancelled; return the queues whose control changed."""
+        # Imported here: the broker, which owns the controls, is built before models can be.
+        from .models import Job, Queue
+
+        self._cancelling = dict(Job.objects.cancelling().values_list("pk", "dispatch"))
         before, at = self._set, clock.now()
         found = {}
         for row in Queue.objects.all():
@@ -60,12 +72,20 @@ class Controls:
             rate = policy.rate if policy else None
             if row.rate_limit and row.rate_window_ms:
                 rate = Rate(row.rate_limit, row.rate_window_ms)
+            concurrency = row.concurrency or (policy.concurrency if policy else None)
+            breaker = policy.breaker if policy else None
+            if breaker and row.breaker_state == Queue.Breaker.PROBING:
+                # One job of the whole fleet; if nobody has judged it, another one later.
+                concurrency, rate = 1, Rate(1, round(breaker.probe_every * 1000))
+            is_open = breaker is not None and row.breaker_state == Queue.Breaker.OPEN
             found[row.name] = Control(
-                is_paused=row.is_paused(at),
-                concurrency=row.concurrency or (policy.concurrency if policy else None),
+                is_paused=is_open or row.is_paused(at),
+                stage=row.breaker_stage,
+                concurrency=concurrency,
                 rate=rate,
             )
         self._set = found
+        self.is_known = True
         return {
             queue for queue in found.keys() | before.keys() if found.get(queue) != before.get(queue)
         }

@@ -7,7 +7,7 @@ one wins; the other's result says what was skipped and why.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from django.db import transaction
@@ -18,7 +18,7 @@ from . import audit, ledger, outbox
 from .clock import now
 from .conf import settings
 from .exceptions import InvalidTransition, NotPermitted
-from .models import DeadLetter, Note
+from .models import DeadLetter, Job, Note
 from .models.dead_letter import Urgency
 from .resolver import get_resolver
 from .states import DeadLetterStatus
@@ -46,11 +46,13 @@ class Skip(TextChoices):
     CLOSED = "already marked permanently failed", _("already marked permanently failed")
     GONE = "no longer there", _("no longer there")
     UNMOVABLE = "job cannot run again", _("job cannot run again")
+    KEY_HELD = "unique key held by another job", _("unique key held by another job")
+    ERASED = "its payload was erased", _("its payload was erased")
     UNCHANGED = "nothing to change", _("nothing to change")
     OVER_LIMIT = "over the limit of one action", _("over the limit of one action")
 
 
-_SKIP_BY_STATUS = {
+SKIP_BY_STATUS = {
     DeadLetterStatus.REQUEUED: Skip.REQUEUED,
     DeadLetterStatus.RECOVERED: Skip.RECOVERED,
     DeadLetterStatus.PERMANENTLY_FAILED: Skip.CLOSED,
@@ -64,12 +66,15 @@ class BulkResult:
     requested: int
     done: int
     skipped: dict[str, int] = field(default_factory=dict)
+    #: Dead letters that were skipped because another job holds their job's unique key.
+    held_by: dict[int, str] = field(default_factory=dict)
 
 
 def requeue(ids: Iterable[int], *, by: "User | None", reason: str = "") -> BulkResult:
     """Give the jobs of pending dead letters a new round of attempts.
 
-    A job the ledger cannot move is skipped and its dead letter stays pending.
+    A job the ledger cannot move is skipped and its dead letter stays pending; so is one
+    whose unique key another job holds by now, which `held_by` names.
 
     Args:
         ids: primary keys of the dead letters.
@@ -80,9 +85,16 @@ def requeue(ids: Iterable[int], *, by: "User | None", reason: str = "") -> BulkR
         NotPermitted: `by` may not requeue.
     """
     _require(by, "requeue_deadletter")
+    held_by: dict[int, str] = {}
+    erased: list[str] = []
 
     def act(rows: list[DeadLetter]) -> tuple[list[int], Skip]:
-        moved = ledger.requeue([row.job_id for row in rows])
+        moved, held = ledger.requeue([row.job_id for row in rows])
+        held_by.update({row.pk: held[row.job_id] for row in rows if row.job_id in held})
+        unmoved = {row.job_id for row in rows} - moved
+        erased.extend(
+            Job.objects.filter(pk__in=unmoved, erased_at__isnull=False).values_list("pk", flat=True)
+        )
         outbox.push_jobs(moved)
         changed = [row.pk for row in rows if row.job_id in moved]
         _change(
@@ -95,7 +107,14 @@ def requeue(ids: Iterable[int], *, by: "User | None", reason: str = "") -> BulkR
         audit.record("requeue", TARGET, changed, by=by, reason=_clean(reason))
         return changed, Skip.UNMOVABLE
 
-    return _in_batches(ids, "requeue", act)
+    result = _in_batches(ids, "requeue", act)
+    if not held_by and not erased:
+        return result
+    skipped = Counter(result.skipped)
+    skipped[Skip.UNMOVABLE.value] -= len(held_by) + len(erased)
+    skipped[Skip.ERASED.value] += len(erased)
+    skipped[Skip.KEY_HELD.value] += len(held_by)
+    return replace(result, skipped={why: n for why, n in skipped.items() if n}, held_by=held_by)
 
 
 def close(ids: Iterable[int], *, by: "User | None", reason: str) -> BulkResult:
@@ -212,7 +231,7 @@ def preview(ids: Iterable[int], verb: str) -> BulkResult:
         if status in ELIGIBLE[verb]:
             done += number
         else:
-            skipped[_SKIP_BY_STATUS[DeadLetterStatus(status)].value] += number
+            skipped[SKIP_BY_STATUS[DeadLetterStatus(status)].value] += number
     requested = len(wanted) + skipped[Skip.OVER_LIMIT.value]
     skipped[Skip.GONE.value] = requested - done - skipped.total()
     return BulkResult(requested, done, {why: n for why, n in skipped.items() if n})
@@ -260,7 +279,7 @@ def _in_batches(
             eligible = [row for row in rows if row.status in ELIGIBLE[verb]]
             changed, why_not = act(eligible)
         skipped.update(
-            _SKIP_BY_STATUS[DeadLetterStatus(row.status)].value
+            SKIP_BY_STATUS[DeadLetterStatus(row.status)].value
             for row in rows
             if row.status not in ELIGIBLE[verb]
         )

@@ -8,17 +8,19 @@ the ledger.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, connection, transaction
 
-from . import clock, leases, ledger
-from .brokers.base import BrokerUnavailable
+from . import clock, events, leases, ledger, registry
+from .brokers.base import BrokerUnavailable, ServerSettling
 from .conf import settings
 from .consumer import split
 from .controls import REFRESH_SECONDS
+from .models import Job
+from .states import RUNNABLE, JobState, Priority
 
 if TYPE_CHECKING:
     from .brokers.base import LedgerBroker
@@ -63,13 +65,122 @@ def confirm(broker: "LedgerBroker") -> int:
     parcels = ledger.unconfirmed(clock.now() - UNCONFIRMED_AFTER, _BATCH)
     if not parcels:
         return 0
-    missing = broker.transport.missing(parcels)
+    try:
+        missing = broker.transport.missing(parcels, bar=True)
+    except ServerSettling:
+        return 0
     lost = {parcel.id for parcel in missing}
     ledger.confirm([parcel for parcel in parcels if parcel.id not in lost])
-    again = ledger.rescue([(parcel.job, parcel.dispatch) for parcel in missing])
+    return _dispatch_again(broker, missing, JobState.WAITING)
+
+
+def _dispatch_again(
+    broker: "LedgerBroker", missing: Sequence[ledger.Parcel], state: JobState
+) -> int:
+    again = ledger.rescue([(parcel.job, parcel.dispatch) for parcel in missing], [state])
     if again and broker.push(again):
         ledger.confirm(again)
     return len(again)
+
+
+def refill(broker: "LedgerBroker") -> int:
+    """Dispatch again at once what a flushed or restarted server has forgotten."""
+    if not broker.transport.needs_refill():
+        return 0
+    try:
+        found = redispatch(broker)
+    except ServerSettling:
+        return 0
+    broker.transport.refilled()
+    if found:
+        logger.warning("The broker had lost its memory; %d jobs were dispatched again.", found)
+    return found
+
+
+def redispatch(broker: "LedgerBroker", *, dry_run: bool = False) -> int:
+    """Dispatch again what waits or runs by the ledger and is unknown to the broker.
+
+    All that waits is looked at, also what was confirmed once: a flushed server forgets.
+    A job recorded between the look and the UPDATE is left alone by it, because outcomes
+    are committed before messages leave the broker; one that was claimed in between,
+    because it does not wait any more.
+
+    Raises:
+        ServerSettling: the workers have not had the time to say what they hold.
+    """
+    total = 0
+    before = clock.now() - UNCONFIRMED_AFTER
+    for state in (JobState.WAITING, JobState.ACTIVE):
+        last = ""
+        while True:
+            jobs = Job.objects.filter(state=state, due_at__lt=before, pk__gt=last).order_by("pk")
+            parcels = ledger.parcels_of(jobs[:_BATCH])
+            if not parcels:
+                break
+            last = parcels[-1].job
+            missing = broker.transport.missing(parcels, bar=not dry_run)
+            if not dry_run:
+                _dispatch_again(broker, missing, state)
+            total += len(missing)
+    return total
+
+
+def restore(broker: "LedgerBroker") -> int:
+    """Tell a server that has lost its memory what this process holds; return how much.
+
+    What the ledger has dispatched again already is left out: this process's copy will be
+    refused when it claims it.
+    """
+    held: set[str] = set()
+    slots: list[str] = []
+    for queue, hand in list(broker.hands.items()):
+        with hand.lock:
+            held |= hand.held
+            if broker.controls.of(queue).concurrency is not None:
+                slots += hand.unrun
+    ids = sorted({found[0] for parcel_id in held if (found := split(parcel_id))})
+    total = 0
+    for start in range(0, len(ids), _BATCH):
+        jobs = Job.objects.filter(id__in=ids[start : start + _BATCH], state__in=RUNNABLE)
+        mine = [parcel for parcel in ledger.parcels_of(jobs) if parcel.id in held]
+        broker.transport.restore(mine, slots)
+        total += len(mine)
+    return total
+
+
+def withdraw(broker: "LedgerBroker", parcels: Sequence[ledger.Parcel]) -> int:
+    """Take cancelled jobs out of the broker; return how many are certain not to start now.
+
+    The broker lets go of a message in one step and only while no worker holds it, so what
+    it gave back nobody can start. What a worker holds, that worker settles: it looks for
+    cancels before each start and interrupts what runs.
+    """
+    taken = broker.transport.withdraw(parcels)
+    return _cancel([parcel for parcel in parcels if parcel.id in taken])
+
+
+def cancel(broker: "LedgerBroker") -> int:
+    """Carry on with cancels that could not be settled when they were asked for.
+
+    For instance because the broker was away, or the process died between the broker and
+    the ledger. A message that is gone some time after the request was lost, or withdrawn
+    by somebody who died then; in either case nobody has it.
+    """
+    parcels = ledger.cancelling(_BATCH)
+    if not parcels:
+        return 0
+    number = withdraw(broker, parcels)
+    old = ledger.cancelling(_BATCH, before=clock.now() - UNCONFIRMED_AFTER)
+    return number + _cancel(broker.transport.missing(old, bar=True) if old else [])
+
+
+def _cancel(parcels: Sequence[ledger.Parcel]) -> int:
+    if not parcels:
+        return 0
+    with transaction.atomic():
+        ended = ledger.cancel_withdrawn(parcels)
+    events.cancelled(ended)
+    return len(ended)
 
 
 def rescue(broker: "LedgerBroker") -> int:
@@ -83,6 +194,7 @@ def rescue(broker: "LedgerBroker") -> int:
     total = 0
     for worker_id in broker.transport.dead_workers(settings.HEARTBEAT_TIMEOUT_MS):
         held = broker.transport.held_by(worker_id)
+        _give_back_foreign(broker, worker_id, held)
         dispatches = [
             found for ids in held.values() for parcel_id in ids if (found := split(parcel_id))
         ]
@@ -96,6 +208,20 @@ def rescue(broker: "LedgerBroker") -> int:
     return total
 
 
+def _give_back_foreign(broker: "LedgerBroker", worker_id: str, held: dict[str, list[str]]) -> None:
+    """Put back what the ledger does not know, such as a message of plain Dramatiq.
+
+    Nothing but the message itself can bring it back; whoever fetches it adopts it or makes
+    a dead letter of it.
+    """
+    for queue, ids in held.items():
+        foreign = [parcel_id for parcel_id in ids if split(parcel_id) is None]
+        if foreign:
+            back = [(parcel_id, Priority.NORMAL) for parcel_id in foreign]
+            broker.transport.give_back(queue, back, worker_id)
+            held[queue] = [parcel_id for parcel_id in ids if parcel_id not in set(foreign)]
+
+
 class Heart:
     """Beats for this process, and knows for how long without a pause."""
 
@@ -104,15 +230,38 @@ class Heart:
         self._last = float("-inf")
         # A process that has just begun may judge; only a gap makes it wait.
         self._steady_since = float("-inf")
+        self._mark = ""
+        self._fresh_until = float("-inf")
+        #: Raised whenever others may have taken what this process holds: after a silence
+        #: that was too long, and when the server has lost its memory.
+        self.era = 0
+        #: True until the server knows again what this process holds.
+        self.must_restore = False
+
+    def is_fresh(self) -> bool:
+        """Return whether nobody can have declared this process dead yet."""
+        return time.monotonic() < self._fresh_until
 
     def beat(self) -> None:
         """Send a heartbeat; one that fails, or comes late, begins a new count."""
         try:
-            self._broker.transport.heartbeat()
+            if self._broker.scoreboard is not None:
+                self._broker.scoreboard.sign(self._broker.transport.worker_id)
+            sent_at = time.monotonic()
+            mark = self._broker.transport.heartbeat()
         except BrokerUnavailable as error:
             logger.warning("No heartbeat: %s", error)
             self._steady_since = float("inf")
             return
+        is_emptied = self._mark not in ("", mark)
+        # Before the freshness: a thread that sees this process fresh sees the new era.
+        if is_emptied or (self._mark and sent_at > self._fresh_until):
+            self.era += 1
+        if is_emptied:
+            logger.warning("The broker has lost its memory; telling it what this process holds.")
+            self.must_restore = True
+        self._mark = mark
+        self._fresh_until = sent_at + settings.HEARTBEAT_TIMEOUT_MS / 2000
         now = time.monotonic()
         is_late = now - self._last > _LATE_SECONDS and self._last > float("-inf")
         if is_late or self._steady_since == float("inf"):
@@ -130,44 +279,61 @@ class Dispatcher:
     """Runs the duties while it leads; every process beats its own heart and listens."""
 
     #: (how often in seconds, duty); the rooms above may add theirs.
-    duties: list[tuple[float, Duty]] = [(0.0, promote), (1.0, confirm), (1.0, rescue)]
+    duties: list[tuple[float, Duty]] = [
+        (0.0, promote),
+        (1.0, confirm),
+        (1.0, rescue),
+        (1.0, refill),
+        (60.0, registry.tidy),
+        (1.0, cancel),
+    ]
 
     def __init__(self, broker: "LedgerBroker") -> None:
         self.broker = broker
         self.heart = broker.heart = Heart(broker)
         self._stopping = threading.Event()
-        self._threads = [
+        self.threads = [
             threading.Thread(target=target, name=f"queueadmin-{name}", daemon=True)
             for name, target in (
                 ("dispatcher", self._dispatch),
+                ("controls", self._watch_controls),
                 ("heartbeat", self._beat),
                 ("wake-up", self._listen),
             )
         ]
 
     def start(self) -> None:
-        """Start dispatching; the first heartbeat is sent before anything is fetched."""
+        """Start dispatching; the first heartbeat is sent before anything is fetched.
+
+        So are the controls read, that a paused queue stays paused over a restart.
+        """
         self.heart.beat()
-        for thread in self._threads:
+        try:
+            self.broker.controls.refresh()
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("Nothing is fetched until the ledger answers: %s", error)
+            connection.close()
+        for thread in self.threads:
             thread.start()
 
     def stop(self) -> None:
         """Stop, and let another process lead at once."""
         self._stopping.set()
-        for thread in self._threads:
+        for thread in self.threads:
             thread.join(2.0)
 
     def _dispatch(self) -> None:
         holder = self.broker.transport.worker_id
         due: dict[int, float] = {}
-        renew_at = synchronise_at = refresh_at = 0.0
+        renew_at = synchronise_at = 0.0
         leads = False
         while not self._stopping.wait(_TICK_SECONDS):
             now = time.monotonic()
             try:
-                if now >= refresh_at:
-                    self._refresh_controls()
-                    refresh_at = now + REFRESH_SECONDS
+                if self.heart.must_restore:
+                    # Cleared before: a server emptied meanwhile is told again.
+                    self.heart.must_restore = False
+                    self._restore()
                 if now >= synchronise_at:
                     clock.synchronise()
                     synchronise_at = now + _SYNCHRONISE_SECONDS
@@ -192,14 +358,35 @@ class Dispatcher:
     def _run_duties(self, due: dict[int, float]) -> None:
         for index, (every, duty) in enumerate(self.duties):
             if time.monotonic() >= due.get(index, 0.0):
-                duty(self.broker)
+                try:
+                    duty(self.broker)
+                except (DatabaseError, InterfaceError, BrokerUnavailable):
+                    raise
+                except Exception:
+                    # A flaw of one duty must not end the process, nor the other duties.
+                    logger.exception("Duty %s failed.", getattr(duty, "__name__", duty))
                 due[index] = time.monotonic() + every
 
-    def _refresh_controls(self) -> None:
-        changed = self.broker.controls.refresh()
-        for consumer in list(self.broker.transport_consumers):
-            if consumer.queue_name in changed:
-                consumer.wake.set()
+    def _restore(self) -> None:
+        try:
+            restore(self.broker)
+        except (DatabaseError, InterfaceError, BrokerUnavailable):
+            self.heart.must_restore = True
+            raise
+
+    def _watch_controls(self) -> None:
+        """Read what staff have set; a thread of its own, because the duties may take long."""
+        while not self._stopping.wait(REFRESH_SECONDS):
+            try:
+                changed = self.broker.controls.refresh()
+            except (DatabaseError, InterfaceError) as error:
+                logger.warning("Could not read what holds for the queues: %s", error)
+                connection.close()
+                continue
+            for consumer in list(self.broker.transport_consumers):
+                if consumer.queue_name in changed:
+                    consumer.wake.set()
+        connection.close()
 
     def _beat(self) -> None:
         # Idle and paused consumers send nothing, so that the process must.

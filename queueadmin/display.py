@@ -9,10 +9,18 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from .clock import now
 from .models.dead_letter import Urgency
-from .states import DeadLetterStatus, JobState, Outcome
+from .states import (
+    DeadLetterStatus,
+    GroupStatus,
+    ItemState,
+    JobState,
+    OperationStatus,
+    Outcome,
+)
 
 CHECK = "M1.5 6.5 4.5 9.5 10.5 2.5"
 CROSS = "M2.5 2.5 9.5 9.5M9.5 2.5 2.5 9.5"
@@ -25,6 +33,8 @@ DIAMOND = "M6 1 11 6 6 11 1 6Z"
 UP = "M6 2 11 10H1Z"
 DOUBLE_UP = "M6 .5 10.5 6H1.5ZM6 6 10.5 11.5H1.5Z"
 DOWN = "M1 2.5H11L6 10Z"
+PAUSE = "M4 2V10M8 2V10"
+LIMIT = "M2 10H10M2 7H7M2 4H4"
 BACK = "M5 2 1.5 6 5 10M1.5 6H10.5"
 
 #: Shape and tone of every word that a badge can show; tones are in the stylesheet.
@@ -46,10 +56,27 @@ BADGES: dict[object, tuple[str, str]] = {
     Urgency.HIGH: (UP, "warn solid"),
     Urgency.NORMAL: (BAR, "quiet"),
     Urgency.LOW: (DOWN, "quiet solid"),
+    GroupStatus.OPEN: (DIAMOND, "bad"),
+    GroupStatus.REGRESSED: (BACK, "bad"),
+    GroupStatus.SNOOZED: (CLOCK, "quiet"),
+    GroupStatus.RESOLVED: (CHECK, "good"),
+    OperationStatus.CANARY: (DIAMOND, "busy"),
+    OperationStatus.PAUSED: (PAUSE, "warn"),
+    OperationStatus.STOPPED: (CROSS, "bad"),
+    OperationStatus.ABORTED: (BAR, "quiet"),
+    OperationStatus.FINISHED: (CHECK, "good"),
+    ItemState.SENT: (ARROW, "busy"),
+    ItemState.SKIPPED: (BAR, "quiet"),
+    "paused": (PAUSE, "warn"),
+    "limited": (LIMIT, "calm"),
+    "cancelling": (BAR, "warn"),
     "done": (CHECK, "good"),
     "failed": (CROSS, "bad"),
     "running": (DISC, "busy solid"),
 }
+
+#: Word of the badge beside the state of a job that shall stop.
+CANCELLING = gettext_lazy("cancel requested")
 
 #: Invisible or text-turning characters, and halves of pairs that no encoding accepts.
 _UNPRINTABLE = re.compile(

@@ -6,7 +6,7 @@ logged: error texts are the only free text, and they are bounded.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from . import execution
@@ -14,7 +14,7 @@ from .states import JobState, Outcome
 
 if TYPE_CHECKING:
     from .execution import Execution
-    from .ledger import Ending
+    from .ledger import Ended, Ending
 
 logger = logging.getLogger("queueadmin.jobs")
 
@@ -69,6 +69,18 @@ def started(run: "Execution") -> None:
             facts,
             extra={"event": "started", **facts},
         )
+
+
+def cancelled(jobs: "Iterable[Ended]") -> None:
+    """Log jobs that were cancelled before they could start."""
+    if logger.isEnabledFor(logging.INFO):
+        for job in jobs:
+            facts = job._asdict()
+            logger.info(
+                "cancelled job=%(job)s queue=%(queue)s actor=%(actor)s",
+                facts,
+                extra={"event": "cancelled", **facts},
+            )
 
 
 def ended(ending: "Ending", find_max_attempts: Callable[[], int | None]) -> None:

@@ -26,6 +26,15 @@ class RetryAfter(QueueadminError):
         self.delay_ms = delay_ms
 
 
+class Cancelled(BaseException):
+    """Raised in the thread of a running job that somebody cancelled.
+
+    It strikes between two lines of Python, so not in a call that waits in C code. No
+    `Exception`, so that an actor's handlers of errors let it pass; one that catches it and
+    returns has completed its job.
+    """
+
+
 class InvalidMessage(QueueadminError, ValueError):
     """A message that must not be enqueued; it says which field is wrong and why."""
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from django.db import connections
+from django.db import DatabaseError, InterfaceError, connections
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import (
     AgeLimit,
@@ -29,6 +29,7 @@ from dramatiq.middleware import (
 from dramatiq.results import Results
 
 from . import clock, events, execution, payloads
+from .apart import run_apart
 from .conf import require_valid, settings
 from .execution import Execution
 from .masking import storable
@@ -36,6 +37,7 @@ from .messages import max_attempts
 from .policies import Weight
 from .results import LedgerBackend
 from .retries import PolicyRetries
+from .scoreboard import Scoreboard
 from .states import DeathCause, JobState, Outcome
 from .time_limits import PolicyTimeLimit
 from .work_queue import WorkQueue
@@ -97,8 +99,8 @@ class Bookkeeping(Middleware):
 
     @property
     def actor_options(self) -> set[str]:
-        """Return the options actors may set for the console."""
-        return {"subject", "validate", "sensitive"}
+        """Return the options actors may set, which no other middleware names."""
+        return {"subject", "unique_key", "unique_for", "validate", "sensitive"}
 
     def after_declare_actor(self, broker: Broker, actor: Any) -> None:
         """Keep sensitive arguments out of what Dramatiq's actors log at level DEBUG."""
@@ -115,10 +117,18 @@ class Bookkeeping(Middleware):
         try:
             from .dispatcher import Dispatcher
             from .recorder import Recorder
+            from .registry import Registration
 
             # Its threads and consumers are made after this hook and take it from the worker.
             worker.work_queue = WorkQueue(_weight, broker.mean_ms)
-            broker.recorder = Recorder(broker)
+            if broker.scoreboard is None:
+                broker.scoreboard = Scoreboard.in_memory(worker.worker_threads)
+            broker.recorder = Recorder(
+                broker,
+                Registration(
+                    broker, threads=worker.worker_threads, queues=worker.consumer_whitelist
+                ),
+            )
             broker.recorder.start()
             broker.dispatcher = Dispatcher(broker)
             broker.dispatcher.start()
@@ -132,9 +142,12 @@ class Bookkeeping(Middleware):
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
         """Record what is still to be recorded."""
+        for run in list(broker.recorder.running.values()):
+            # The time to stop is up; its thread ends with the process.
+            broker.recorder.give_back(run)
         broker.dispatcher.stop()
         broker.recorder.stop()
-        broker.recorder = None
+        broker.recorder = broker.scoreboard = None
 
     def before_process_message(self, broker: Any, message: Any) -> None:
         """Begin the run."""
@@ -148,15 +161,66 @@ class Bookkeeping(Middleware):
             started=time.perf_counter(),
             is_sensitive=payloads.is_sensitive(message._message, broker.actors),
             redact=payloads.Redactor(message._message),
+            parcel_id=message.parcel_id,
         )
         execution.enter(run)
         if broker.recorder is not None:
             broker.recorder.running[id(run)] = run
+            broker.scoreboard.enter(run.job, run.dispatch)
         events.started(run)
-        if broker.controls.of(run.queue).is_paused:
+        if broker.controls.of(run.queue).is_paused or broker.is_quiet:
             # Prefetched before the pause.
             run.returned = True
-            raise SkipMessage(f"queue {run.queue} is paused")
+            raise SkipMessage(f"queue {run.queue} is paused, or this process is quiet")
+        if broker.controls.is_cancelling(run.job, run.dispatch):
+            # Fetched before the cancel.
+            run.cancelled = True
+            raise SkipMessage(f"job {run.job} is cancelled")
+        heart = broker.heart
+        if message.parcel_id.endswith("?") or (
+            heart is not None and (message.era != heart.era or not heart.is_fresh())
+        ):
+            self._claim(broker, message, run)
+
+    def _claim(self, broker: Any, message: Any, run: Execution) -> None:
+        """Ask the ledger before a start that may not be the only one.
+
+        A message that was dispatched again after a loss or a death, or fetched before this
+        process was frozen or cut off, or before the server lost its memory.
+
+        Raises:
+            SkipMessage: another dispatch of the job counts, or the ledger is away.
+        """
+        from . import ledger  # needs models; see above
+
+        try:
+            crashes = ledger.claim(run.job, run.dispatch, worker=_worker(broker))
+        except (DatabaseError, InterfaceError) as error:
+            # It may have been claimed all the same; the ending gives it back in any case.
+            run.returned = True
+            raise SkipMessage(f"the ledger is away: {error}") from error
+        if crashes is None:
+            message.is_void = True
+            raise SkipMessage(f"dispatch {run.dispatch} of job {run.job} does not count any more")
+        if crashes >= ledger.APART_FROM and broker.modules:
+            self._run_apart(broker, message, run)
+
+    def _run_apart(self, broker: Any, message: Any, run: Execution) -> None:
+        """Run a job that has killed processes where it can kill nobody else's.
+
+        Raises:
+            SkipMessage: it has run, or it is to be dispatched again.
+        """
+        # If this process dies now, it was not by this job.
+        broker.scoreboard.leave()
+        limit = next(found for found in broker.middleware if isinstance(found, PolicyTimeLimit))
+        limit_seconds = limit.limit_ms(broker, message) / 1000
+        try:
+            message.is_void = run_apart(broker, run, limit_seconds=limit_seconds)
+        except (DatabaseError, InterfaceError) as error:
+            broker.logger.warning("How job %s ended is not recorded: %s", run.job, error)
+        run.returned = not message.is_void
+        raise SkipMessage(f"job {run.job} has run in a process of its own")
 
     def after_process_message(
         self,
@@ -170,6 +234,13 @@ class Bookkeeping(Middleware):
         run = execution.current()
         if run is not None:
             message.ending = conclude(broker, message, run, exception)
+            if message.ending.attempt:
+                broker.tallies.note(
+                    run.queue,
+                    message.ending.error_class,
+                    message.ending.error_message,
+                    is_permanent=run.cause is DeathCause.REJECTED,
+                )
             self._leave(broker, run)
             events.ended(message.ending, partial(_max_attempts, broker, message))
 
@@ -178,9 +249,12 @@ class Bookkeeping(Middleware):
         run = execution.current()
         if run is None:
             return
+        if message.is_void:
+            self._leave(broker, run)
+            return
         run.attempt = 0
         ending = conclude(broker, message, run, None)
-        if run.returned:
+        if run.returned or run.cancelled:
             pass
         elif message.failed:
             ending.state, ending.outcome = JobState.DEAD, Outcome.DEAD
@@ -197,6 +271,12 @@ class Bookkeeping(Middleware):
         execution.leave()
         if broker.recorder is not None:
             broker.recorder.running.pop(id(run), None)
+            broker.scoreboard.leave()
+
+
+def _worker(broker: Any) -> str:
+    host_and_pid: str = broker.transport.worker_id.rsplit(":", 1)[0]
+    return host_and_pid
 
 
 def _weight(queue: str) -> int:
@@ -227,7 +307,7 @@ def conclude(broker: Any, message: Any, run: Execution, exception: BaseException
         duration_ms=round(duration_ms, 3),
         queue=run.queue,
         actor=message.actor_name if actor is None else actor.actor_name,
-        worker=broker.transport.worker_id.rsplit(":", 1)[0],
+        worker=_worker(broker),
         release=settings.RELEASE,
         result=run.result,
         follow_ups=run.follow_ups,
@@ -239,6 +319,8 @@ def conclude(broker: Any, message: Any, run: Execution, exception: BaseException
     if run.returned:
         ending.state, ending.outcome, ending.attempt = JobState.WAITING, Outcome.RETURNED, 0
         ending.due_at = finished_at
+    elif run.cancelled:
+        ending.state, ending.outcome, ending.result = JobState.CANCELLED, Outcome.CANCELLED, None
     elif message.failed:
         ending.state, ending.outcome = JobState.DEAD, Outcome.DEAD
         ending.cause = run.cause or DeathCause.REJECTED

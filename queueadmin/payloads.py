@@ -14,13 +14,15 @@ from dramatiq import Actor, get_broker
 from dramatiq.message import Message, get_encoder
 
 from . import encryption, masking
-from .exceptions import InvalidMessage
+from .exceptions import InvalidMessage, Undecryptable
 from .signatures import position_names
 
 #: The option that carries the token.
 SEALED = "sealed"
 #: Stands among sensitive names for everything the message carries.
 EVERYTHING = "*"
+#: What stands for a value that was erased.
+ERASED = "[erased]"
 #: Before the token of a sealed result; no JSON begins so.
 _RESULT = "sealed:"
 #: Options that carry other messages, or texts made of them.
@@ -220,6 +222,34 @@ def renewed_result(kept: str) -> str:
     return seal_result(open_result(kept))
 
 
+def erased(data: bytes, *, everything: bool = False) -> bytes:
+    """Return encoded bytes in which `ERASED` stands for every sensitive value.
+
+    Args:
+        data: a message; of one that cannot be read or decrypted, nothing is kept.
+        everything: erase all arguments.
+    """
+    try:
+        fields = decoded(data)
+        outer = fields if fields is not None else {}
+        seals = is_sealed(data) and encryption.is_on()
+    except Undecryptable:
+        seals = False
+        outer = json.loads(data)
+        outer = {**outer, "options": {**outer["options"], "sensitive": [EVERYTHING]}}
+        outer["options"].pop(SEALED)
+    if everything and isinstance(outer.get("options"), Mapping):
+        outer = {**outer, "options": {**outer["options"], "sensitive": [EVERYTHING]}}
+    kept = {**outer, **masked(outer, hide=lambda value: ERASED)} if outer else {}
+    if not isinstance(kept.get("options"), Mapping):
+        return json.dumps({"args": [], "kwargs": {}, "options": {}}).encode()
+    # Where the sensitive part is as a whole, that of what it carries is too.
+    if EVERYTHING in (kept["options"].get("sensitive") or ()):
+        kept["options"] = {k: v for k, v in kept["options"].items() if k not in _PRIVATE}
+    kept["options"].pop("traceback", None)
+    return get_encoder().encode(dict(_sealed(kept) if seals else kept))
+
+
 # --- For people -------------------------------------------------------------------------
 def masked(
     fields: Fields,
@@ -247,14 +277,23 @@ def masked(
         kwargs = masking.mask(kwargs, names=names, show=show, hide=hide)
     if isinstance(options, Mapping):
         options = {
-            name: [
-                masked(each, show=show, hide=hide) for each in _carried({"options": {name: value}})
-            ]
+            name: _masked_carrier(value, show, hide)
             if name in _CARRIERS
             else masking.mask(value, names=names, name=name, show=show, hide=hide)
             for name, value in options.items()
         }
     return {"args": args, "kwargs": kwargs, "options": options}
+
+
+def _masked_carrier(
+    value: Any, show: Callable[[str, Any], Any] | None, hide: Callable[[Any], Any]
+) -> Any:
+    """Return the messages that an option carries, masked by what each of them declares."""
+    if isinstance(value, list | tuple):
+        return [_masked_carrier(each, show, hide) for each in value]
+    if not isinstance(value, Mapping):
+        return None if value is None else hide(value)
+    return {**value, **masked(value, show=show, hide=hide)}
 
 
 def _masked_args(

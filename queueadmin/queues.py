@@ -10,10 +10,8 @@ from django.db.models import Q
 from . import audit
 from .clock import now
 from .conf import settings
-from .exceptions import NotPermitted
 from .models import Queue
 from .policies import Rate
-from .resolver import get_resolver
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -44,7 +42,7 @@ def pause(queue: str, *, by: "User | None", reason: str, until: datetime | None 
     Raises:
         NotPermitted: `by` lacks the permission `pause_queue`.
     """
-    _require(by, "pause_queue")
+    audit.require(by, "pause_queue")
     at = now()
     with transaction.atomic():
         Queue.objects.get_or_create(name=queue)
@@ -70,7 +68,7 @@ def resume(queue: str, *, by: "User | None", reason: str = "") -> bool:
     Raises:
         NotPermitted: `by` lacks the permission `pause_queue`.
     """
-    _require(by, "pause_queue")
+    audit.require(by, "pause_queue")
     with transaction.atomic():
         changed = Queue.objects.filter(name=queue, paused_at__isnull=False).update(
             paused_at=None, paused_until=None, paused_by=None, pause_reason=""
@@ -94,7 +92,7 @@ def limit(
         NotPermitted: `by` lacks the permission `limit_queue`.
         ValueError: `concurrency` is less than 1.
     """
-    _require(by, "limit_queue")
+    audit.require(by, "limit_queue")
     if concurrency is not None and concurrency < 1:
         raise ValueError(f"concurrency is 1 or more, not {concurrency}; to stop a queue, pause it.")
     with transaction.atomic():
@@ -119,14 +117,18 @@ def limit(
 
 def limits(queue: str) -> Limits:
     """Return the limits that hold for the queue and where they come from."""
-    policy = settings.policy(queue)
-    row = Queue.objects.filter(name=queue).first()
-    by_hand = Rate(row.rate_limit, row.rate_window_ms or 0) if row and row.rate_limit else None
-    concurrency = (row and row.concurrency) or (policy.concurrency if policy else None)
+    return limits_of(Queue.objects.filter(name=queue).first() or Queue(name=queue))
+
+
+def limits_of(queue: Queue) -> Limits:
+    """Return the limits of a queue whose row has been read."""
+    policy = settings.policy(queue.name)
+    by_hand = Rate(queue.rate_limit, queue.rate_window_ms or 0) if queue.rate_limit else None
+    concurrency = queue.concurrency or (policy.concurrency if policy else None)
     rate = by_hand or (policy.rate if policy else None)
     return Limits(
         concurrency=concurrency,
-        concurrency_from=_origin(row is not None and bool(row.concurrency), concurrency),
+        concurrency_from=_origin(bool(queue.concurrency), concurrency),
         rate=rate,
         rate_from=_origin(by_hand is not None, rate),
     )
@@ -136,8 +138,3 @@ def _origin(is_by_hand: bool, value: object) -> str:
     if value is None:
         return ""
     return "console" if is_by_hand else "settings"
-
-
-def _require(by: "User | None", verb: str) -> None:
-    if by is not None and not get_resolver().may(by, verb):
-        raise NotPermitted(f"{by.get_username()} lacks the permission queueadmin.{verb}.")

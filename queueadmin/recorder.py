@@ -25,6 +25,7 @@ from .consumer import Delivery, split
 from .exceptions import Undecryptable
 from .execution import Execution
 from .masking import storable
+from .registry import Registration
 from .states import DeathCause, JobState, Outcome
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ _BATCH = 500
 # A run that lasts longer is shown as active; shorter ones are not worth a write.
 _ACTIVE_AFTER_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
+# How long an outcome is left alone whose row somebody else holds locked.
+_ASIDE_SECONDS = 2.0
+_UNSTORABLE = "The error text could not be stored; see the worker's log."
 # How long a message for an actor this release does not know is left alone between looks.
 _PARK = timedelta(seconds=15)
 
@@ -56,17 +60,29 @@ class _Entry:
 class Recorder:
     """Records endings of one worker process; see the module's text."""
 
-    def __init__(self, broker: "LedgerBroker") -> None:
+    def __init__(self, broker: "LedgerBroker", registration: Registration) -> None:
         self.broker = broker
+        self._registration = registration
         #: What this process runs now, by identity.
         self.running: dict[int, Execution] = {}
         #: False while the ledger cannot be written: consumers stop fetching.
         self.is_healthy = True
         self._inbox: SimpleQueue[_Entry | None] = SimpleQueue()
         self._unsettled: list[tuple[dict[str, list[str]], list[ledger.Parcel]]] = []
+        #: Outcomes whose rows somebody else holds locked.
+        self._aside: list[_Entry] = []
+        self._aside_at = 0.0
         self._shown_active: set[int] = set()
+        self._shown_progress: dict[int, tuple[int, int | None, str]] = {}
         self._next_look = 0.0
+        #: How many outcomes have been committed.
+        self.recorded = 0
         self._thread = threading.Thread(target=self._run, name="queueadmin-recorder", daemon=True)
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """What has to run for outcomes to be recorded."""
+        return [self._thread]
 
     def start(self) -> None:
         """Start recording."""
@@ -80,8 +96,29 @@ class Recorder:
     # --- Handing over, from any thread ------------------------------------------------
     def put(self, delivery: Delivery) -> None:
         """Take over a finished delivery."""
-        ending = delivery.ending or _interrupted(delivery)
+        ending = None if delivery.is_void else delivery.ending or interrupted(delivery)
         self._inbox.put(_Entry(delivery.queue_name, delivery.parcel_id, ending))
+
+    def give_back(self, run: Execution) -> None:
+        """Dispatch a run again that this process will not finish; it costs no attempt.
+
+        If its thread reports an outcome all the same, the first of the two counts.
+        """
+        logger.warning("Job %s is still running; it runs again elsewhere.", run.job)
+        at = clock.now()
+        ending = ledger.Ending(
+            job=run.job,
+            dispatch=run.dispatch,
+            state=JobState.WAITING,
+            outcome=Outcome.RETURNED,
+            attempt=0,
+            started_at=at,
+            finished_at=at,
+            due_at=at,
+            queue=run.queue,
+            actor=run.actor,
+        )
+        self._inbox.put(_Entry(run.queue, run.parcel_id, ending))
 
     def park(self, delivery: Delivery) -> None:
         """Put off a job whose actor this release does not know; bury it after the grace time."""
@@ -135,7 +172,8 @@ class Recorder:
         at = clock.now()
         ours = split(parcel_id)
         # A stable id: the same message quarantined twice is one dead letter.
-        job, dispatch = ours or (str(uuid5(NAMESPACE_OID, f"{queue}:{parcel_id}")), 1)
+        name = f"{queue}:{parcel_id}".encode(errors="backslashreplace").decode()
+        job, dispatch = ours or (str(uuid5(NAMESPACE_OID, name)), 1)
         record = ledger.NewJob(
             id=job, queue=queue, actor="(unreadable)", message=data, enqueued_at=at
         )
@@ -163,8 +201,13 @@ class Recorder:
             entries, is_open = self._gather()
             if entries:
                 self._record(entries, is_last=not is_open)
+            self._record_aside(is_last=not is_open)
             self._settle_unsettled()
-            self._show_active()
+            self._show()
+        try:
+            self._registration.leave()
+        except DatabaseError as error:
+            logger.warning("Could not leave the registry of workers: %s", error)
         connection.close()
 
     def _gather(self) -> tuple[list[_Entry], bool]:
@@ -181,8 +224,16 @@ class Recorder:
             return entries, True
         return entries, False
 
-    def _record(self, entries: list[_Entry], *, is_last: bool) -> None:
-        """Commit a batch, however long the database is away, then settle it."""
+    def _record(self, entries: list[_Entry], *, is_last: bool, patience: int = 3) -> None:
+        """Commit a batch, however long the database is away, then settle it.
+
+        Args:
+            entries: the batch.
+            is_last: the process ends; give up at some time.
+            patience: after how many failures a database that does answer is not waited for
+                any more: somebody holds a row of the batch.
+        """
+        failures = 0
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -197,11 +248,18 @@ class Recorder:
                     # The messages stay in this worker's hands and are rescued from there.
                     logger.error("Gave up on %d outcomes at shutdown.", len(entries))
                     return
+                failures += 1
+                if failures >= patience and self._ledger_answers():
+                    self._put_aside(entries, is_last=is_last)
+                    return
                 time.sleep(_RETRY_SECONDS)  # paces the retries
-            except DatabaseError:
+            except Exception:
+                # Also what is no DatabaseError: a driver cannot send every text. Without
+                # this thread no outcome of this process would be recorded any more.
                 self._split(entries, is_last=is_last)
                 return
         self.is_healthy = True
+        self.recorded += len(entries)
         done: dict[str, list[str]] = defaultdict(list)
         for entry in entries:
             done[entry.queue].append(entry.parcel_id)
@@ -232,6 +290,33 @@ class Recorder:
         )
         return committed
 
+    def _ledger_answers(self) -> bool:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except (DatabaseError, InterfaceError):
+            connection.close()
+            return False
+        return True
+
+    def _put_aside(self, entries: list[_Entry], *, is_last: bool) -> None:
+        """Find the row that somebody holds locked; the others are not held up by it."""
+        if len(entries) > 1:
+            middle = len(entries) // 2
+            self._record(entries[:middle], is_last=is_last, patience=1)
+            self._record(entries[middle:], is_last=is_last, patience=1)
+            return
+        logger.warning("The outcome of message %r is put aside.", entries[0].parcel_id)
+        self._aside.extend(entries)
+        self.is_healthy = True
+
+    def _record_aside(self, *, is_last: bool) -> None:
+        """Try again what was put aside."""
+        if self._aside and (is_last or time.monotonic() >= self._aside_at):
+            self._aside_at = time.monotonic() + _ASIDE_SECONDS
+            entries, self._aside = self._aside, []
+            self._record(entries, is_last=is_last, patience=1)
+
     def _split(self, entries: list[_Entry], *, is_last: bool) -> None:
         """Find the row that the database refuses, so that the others are not held up."""
         if len(entries) > 1:
@@ -240,12 +325,22 @@ class Recorder:
             self._record(entries[middle:], is_last=is_last)
             return
         (entry,) = entries
-        logger.exception("The ledger refuses the outcome of message %s.", entry.parcel_id)
-        if entry.ending is not None and (entry.ending.traceback or entry.ending.result):
+        logger.exception("The ledger refuses the outcome of message %r.", entry.parcel_id)
+        ending = entry.ending
+        if ending is None:
+            return
+        if ending.error_message != _UNSTORABLE:
             # What may be refused is text of the job's own; its outcome is not.
-            entry.ending.traceback, entry.ending.result = "", None
-            entry.ending.error_message = "The error text could not be stored; see the worker's log."
-            entry.ending.follow_ups = []
+            ending.traceback, ending.result = "", None
+            ending.error_class = storable(ending.error_class, 200)
+            ending.error_message = _UNSTORABLE
+            self._record(entries, is_last=is_last)
+        elif ending.follow_ups:
+            # Dropped in silence, the rest of a pipeline would be lost without anybody's notice.
+            ending.follow_ups = []
+            ending.state, ending.outcome = JobState.DEAD, Outcome.DEAD
+            ending.cause = DeathCause.REJECTED
+            ending.error_class = "FollowUpsRefused"
             self._record(entries, is_last=is_last)
 
     def _settle_unsettled(self) -> None:
@@ -258,13 +353,40 @@ class Recorder:
                 logger.warning("Broker unavailable (%s); settling later.", error)
                 time.sleep(_RETRY_SECONDS)  # paces the retries
                 return
+            for queue, parcel_ids in done.items():
+                self.broker.hand(queue).drop(parcel_ids)
             del self._unsettled[0]
 
-    def _show_active(self) -> None:
-        """Once a second show what has been running for a moment as active."""
+    def _show(self) -> None:
+        """Once a second show in the ledger what this process does."""
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _ACTIVE_AFTER_SECONDS
+        try:
+            self._show_active()
+            self._show_progress()
+            self._registration.beat()
+        except Exception as error:
+            # For people only; whatever it is, outcomes go on being recorded.
+            logger.warning("Could not show what this process does: %s", error)
+            connection.close()
+
+    def _show_progress(self) -> None:
+        """Show how far runs have come that said so since the last look."""
+        shown = self._shown_progress
+        self._shown_progress = {}
+        changed = []
+        for key, run in list(self.running.items()):
+            if run.progress is not None:
+                self._shown_progress[key] = run.progress
+                if shown.get(key) != run.progress:
+                    done, total, text = run.progress
+                    changed.append((run.job, run.dispatch, done, total, storable(text, 200)))
+        if changed:
+            ledger.show_progress(changed)
+
+    def _show_active(self) -> None:
+        """Show what has been running for a moment as active."""
         before = time.perf_counter() - _ACTIVE_AFTER_SECONDS
         long = {
             key: run
@@ -275,14 +397,9 @@ class Recorder:
         if not long:
             return
         worker = self.broker.transport.worker_id.rsplit(":", 1)[0]
-        try:
-            ledger.mark_active(
-                [(run.job, run.dispatch, run.started_at, worker) for run in long.values()]
-            )
-        except DatabaseError as error:
-            logger.warning("Could not show %d jobs as active: %s", len(long), error)
-            connection.close()
-            return
+        ledger.mark_active(
+            [(run.job, run.dispatch, run.started_at, worker) for run in long.values()]
+        )
         self._shown_active |= long.keys()
 
 
@@ -301,7 +418,7 @@ def _ending(delivery: Delivery, state: JobState, outcome: Outcome) -> ledger.End
     )
 
 
-def _interrupted(delivery: Delivery) -> ledger.Ending:
+def interrupted(delivery: Delivery) -> ledger.Ending:
     """Return the ending of a run of which nobody said how it ended: dispatch it again."""
     ending = _ending(delivery, JobState.WAITING, Outcome.RETURNED)
     ending.due_at = ending.finished_at

@@ -1,14 +1,17 @@
 """Compares ledger and broker as a whole, repairs, and records what it did."""
 
 import logging
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from dramatiq import get_broker
 
-from . import audit, dispatcher, leases, ledger
+from . import audit, dispatcher, leases
+from .brokers.base import ServerSettling
 from .clock import now
+from .conf import settings
 from .models import Job, RecoveryRun
 from .states import JobState
 
@@ -18,7 +21,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LEASE = timedelta(minutes=5)
-_BATCH = 1000
+# A server that goes on losing its memory is left to the next run.
+_SETTLING_SECONDS = 15.0
 
 
 def recover(*, by: "User | None" = None, dry_run: bool = False) -> RecoveryRun | None:
@@ -35,7 +39,7 @@ def recover(*, by: "User | None" = None, dry_run: bool = False) -> RecoveryRun |
     try:
         run.found = {
             "overdue": dispatcher.promote(_broker()) if not dry_run else _overdue(),
-            "dead workers' jobs": 0 if dry_run else dispatcher.rescue(_broker()),
+            "dead workers' jobs": _in_dead_hands() if dry_run else dispatcher.rescue(_broker()),
             "lost in the broker": _redispatch(dry_run=dry_run),
         }
         if by is not None:
@@ -61,27 +65,22 @@ def _overdue() -> int:
     ).count()
 
 
-def _redispatch(*, dry_run: bool) -> int:
-    """Dispatch again what waits or runs by the ledger and is unknown to the broker.
-
-    All that waits is looked at, also what was confirmed once: a flushed server forgets.
-    A job recorded between the look and the UPDATE is left alone by it, because outcomes
-    are committed before messages leave the broker.
-    """
+def _in_dead_hands() -> int:
     transport = _broker().transport
-    total, last = 0, ""
-    before = now() - dispatcher.UNCONFIRMED_AFTER
+    return sum(
+        len(ids)
+        for worker_id in transport.dead_workers(settings.HEARTBEAT_TIMEOUT_MS)
+        for ids in transport.held_by(worker_id).values()
+    )
+
+
+def _redispatch(*, dry_run: bool) -> int:
+    """Dispatch again what is lost, once a server that was just emptied has settled."""
+    deadline = time.monotonic() + _SETTLING_SECONDS
     while True:
-        jobs = Job.objects.filter(
-            state__in=(JobState.WAITING, JobState.ACTIVE), due_at__lt=before, pk__gt=last
-        ).order_by("pk")
-        parcels = ledger.parcels_of(jobs[:_BATCH])
-        if not parcels:
-            return total
-        last = parcels[-1].job
-        missing = transport.missing(parcels)
-        if not dry_run:
-            again = ledger.rescue([(parcel.job, parcel.dispatch) for parcel in missing])
-            if _broker().push(again):
-                ledger.confirm(again)
-        total += len(missing)
+        try:
+            return dispatcher.redispatch(_broker(), dry_run=dry_run)
+        except ServerSettling:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)  # paces the looks

@@ -55,7 +55,7 @@ class LedgerBackend(ResultBackend):
         Raises:
             ResultMissing: there is none, or none yet and `block` is False.
             ResultTimeout: the wait was too long.
-            ResultFailure: the job failed for good.
+            ResultFailure: the job failed for good or was cancelled.
             Undecryptable: the result is encrypted with a key that is not there.
         """
         deadline = time.monotonic() + (_DEFAULT_TIMEOUT_MS if timeout is None else timeout) / 1000
@@ -87,6 +87,8 @@ class LedgerBackend(ResultBackend):
             raise ResultFailure(
                 f"actor raised {error_class}: {error_message}", error_class, error_message
             )
+        if state == JobState.CANCELLED:
+            raise ResultFailure("the job was cancelled", "Cancelled", "the job was cancelled")
         if state == JobState.COMPLETED and result is not None:
             return True, json.loads(payloads.open_result(result))
         return False, None

@@ -13,7 +13,7 @@ from dramatiq.middleware.shutdown import Shutdown
 
 from . import execution
 from .conf import settings
-from .exceptions import PermanentError, RetryAfter
+from .exceptions import Cancelled, PermanentError, RetryAfter
 from .messages import max_attempts
 from .policies import MAX_DELAY_MS
 from .states import DeathCause
@@ -46,6 +46,9 @@ class PolicyRetries(Retries):
             return
         if isinstance(exception, Shutdown):
             run.returned = True
+            return
+        if isinstance(exception, Cancelled):
+            run.cancelled = True
             return
         actor = broker.actors.get(message.actor_name)
         throws = message.options.get("throws") or (actor and actor.options.get("throws"))

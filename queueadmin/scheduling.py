@@ -28,7 +28,7 @@ from dramatiq.errors import ActorNotFound
 from . import clock
 from .conf import settings
 from .exceptions import ConfigurationError
-from .models import ScheduleOccasion
+from .models import ScheduleControl, ScheduleOccasion
 from .schedules import Schedule
 
 logger = logging.getLogger(__name__)
@@ -45,12 +45,15 @@ def job_id(name: str, due_at: datetime) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{name} {due_at.timestamp():.6f}"))
 
 
-def enqueue(name: str, due_at: datetime) -> bool:
+def enqueue(name: str, due_at: datetime, *, is_asked_for: bool = False) -> bool:
     """Enqueue the job of one occasion unless somebody has done so before.
+
+    The occasions of a paused schedule are left out, and not made up for later.
 
     Args:
         name: a name in QUEUEADMIN["SCHEDULES"].
         due_at: when the occasion was due.
+        is_asked_for: a person wants it, also while the schedule is paused.
 
     Returns:
         Whether this call enqueued it.
@@ -60,6 +63,9 @@ def enqueue(name: str, due_at: datetime) -> bool:
     """
     schedule = _schedule(name)
     actor = _actor(name, schedule)
+    paused = ScheduleControl.objects.filter(name=name, paused_at__isnull=False)
+    if not is_asked_for and paused.exists():
+        return False
     message = actor.message_with_options(args=schedule.args, kwargs=dict(schedule.kwargs))
     message = message.copy(message_id=job_id(name, due_at))
     with transaction.atomic():

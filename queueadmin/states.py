@@ -39,6 +39,37 @@ class DeathCause(TextChoices):
     TIME_LIMIT = "time_limit", _("time limit")
 
 
+class GroupStatus(TextChoices):
+    """How far staff are with a trouble that many dead letters share."""
+
+    OPEN = "open", _("open")
+    REGRESSED = "regressed", _("regressed")  # failed again after somebody had resolved it
+    SNOOZED = "snoozed", _("snoozed")  # known, and left alone for a while
+    RESOLVED = "resolved", _("resolved")
+
+
+class OperationStatus(TextChoices):
+    """How far a guarded requeue is."""
+
+    SCHEDULED = "scheduled", _("scheduled")  # starts by itself at its time
+    CANARY = "canary", _("canary")  # the first few run; the rest waits for how they end
+    RUNNING = "running", _("running")
+    PAUSED = "paused", _("paused")  # by a person
+    STOPPED = "stopped", _("stopped")  # by itself: too many failed again
+    ABORTED = "aborted", _("aborted")
+    FINISHED = "finished", _("finished")  # every job has a result
+
+
+class ItemState(TextChoices):
+    """What became of one job of a guarded requeue."""
+
+    WAITING = "waiting", _("waiting for its turn")
+    SENT = "sent", _("requeued")  # runs again; not known yet how it ends
+    RECOVERED = "recovered", _("recovered")
+    FAILED = "failed", _("failed again")
+    SKIPPED = "skipped", _("skipped")
+
+
 class Outcome(TextChoices):
     """How one attempt ended."""
 

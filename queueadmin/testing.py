@@ -5,6 +5,7 @@ from queue import PriorityQueue
 from typing import Any
 
 import dramatiq
+from django.db import transaction
 from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 from dramatiq.worker import WorkerThread
@@ -49,6 +50,9 @@ def run_jobs(*, limit: int = 10_000) -> int:
     runs = 0
     while True:
         ledger.promote_due(clock.now(), limit)
+        with transaction.atomic():
+            # No worker holds anything here, so a cancel is certain at once.
+            ledger.cancel_withdrawn(ledger.cancelling(limit))
         waiting = Job.objects.filter(state=JobState.WAITING).order_by("priority", "due_at", "pk")
         parcels = ledger.parcels_of(waiting[:limit])
         if not parcels:

@@ -1,4 +1,4 @@
-"""Interrupts actors that run for longer than they may."""
+"""Interrupts actors that run for longer than they may, or whose job is cancelled."""
 
 import ctypes
 import logging
@@ -11,6 +11,7 @@ from dramatiq.middleware import Middleware, TimeLimitExceeded
 
 from . import execution
 from .conf import settings
+from .exceptions import Cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ class PolicyTimeLimit(Middleware):
         self.time_limit = time_limit
         self._lock = threading.Lock()
         self._deadlines: dict[int, float] = {}
+        # What each armed thread runs: job and dispatch.
+        self._runs: dict[int, tuple[str, int]] = {}
         self._watch: threading.Thread | None = None
 
     @property
@@ -45,15 +48,20 @@ class PolicyTimeLimit(Middleware):
         """Start watching."""
         if self._watch is None:
             self._watch = threading.Thread(
-                target=self._run, name="queueadmin-time-limits", daemon=True
+                target=self._run, args=(broker,), name="queueadmin-time-limits", daemon=True
             )
             self._watch.start()
 
-    def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Arm the limit of this thread's job."""
+    def before_process_message(self, broker: Any, message: MessageProxy) -> None:
+        """Arm the limit of this thread's job; behind it, by the grace, the hard one."""
         limit_ms = self.limit_ms(broker, message)
+        deadline = time.monotonic() + limit_ms / 1000
+        if broker.scoreboard is not None:
+            broker.scoreboard.limit(deadline + settings.HARD_LIMIT_GRACE)
+        thread_id, run = threading.get_ident(), execution.current()
         with self._lock:
-            self._deadlines[threading.get_ident()] = time.monotonic() + limit_ms / 1000
+            self._runs[thread_id] = (run.job, run.dispatch) if run is not None else ("", 0)
+            self._deadlines[thread_id] = deadline
 
     def after_process_message(
         self,
@@ -82,14 +90,22 @@ class PolicyTimeLimit(Middleware):
             or (policy.time_limit * 1000 if policy else self.time_limit)
         )
 
-    def _run(self) -> None:
+    def _interrupt(self, thread_id: int, error: type[BaseException]) -> None:
+        """Raise an error in an armed thread, once; the lock is held."""
+        del self._deadlines[thread_id]
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread_id), ctypes.py_object(error)
+        )
+
+    def _run(self, broker: Any) -> None:
         while True:
             with self._lock:
                 now = time.monotonic()
                 for thread_id in [t for t, at in self._deadlines.items() if at <= now]:
-                    del self._deadlines[thread_id]
                     self.logger.warning("Time limit exceeded in thread %d.", thread_id)
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                        ctypes.c_ulong(thread_id), ctypes.py_object(TimeLimitExceeded)
-                    )
+                    self._interrupt(thread_id, TimeLimitExceeded)
+                is_cancelling = broker.controls.is_cancelling
+                for thread_id in [t for t in self._deadlines if is_cancelling(*self._runs[t])]:
+                    self.logger.info("Stopping cancelled job %s.", self._runs[thread_id][0])
+                    self._interrupt(thread_id, Cancelled)
             time.sleep(_INTERVAL_SECONDS)  # paces the watch

@@ -13,16 +13,23 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import dramatiq
 
 logger = logging.getLogger(__name__)
 
 EXIT_CONFIGURATION = 2
+#: A thread that the process needs had died.
+EXIT_BROKEN = 3
+#: It had done as many jobs, or grown as large, as it may.
+EXIT_RECYCLED = 4
 #: A service manager signals the whole group and the supervisor passes it on: that is one
 #: request to stop, not the impatient second one.
 SAME_SIGNAL_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -46,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--shutdown-timeout-ms", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--scoreboard", type=Path)
+    parser.add_argument("--recycle-jobs", type=int, default=0)
+    parser.add_argument("--recycle-mb", type=int, default=0)
     parser.add_argument("--queues", nargs="*")
     parser.add_argument("--path", nargs="*", default=["."])
     parser.add_argument("modules", nargs="*")
@@ -74,18 +84,53 @@ def main(arguments: list[str] | None = None) -> int:
     django.setup()
     for module in options.modules:
         importlib.import_module(module)
-    broker = dramatiq.get_broker()
+    broker: Any = dramatiq.get_broker()
+    if options.scoreboard is not None:
+        from .scoreboard import Scoreboard
+
+        broker.scoreboard = Scoreboard.open(options.scoreboard)
+    broker.request_stop = stop.set
+    broker.modules = options.modules
     broker.emit_after("process_boot")
     worker = dramatiq.Worker(
         broker, queues=set(options.queues or ()), worker_threads=options.threads
     )
     worker.start()
     logger.info("Worker %d is ready with %d threads.", os.getpid(), options.threads)
-    stop.wait()
+    code = 0
+    while not code and not stop.wait(_LOOK_SECONDS):
+        if dead := _dead_threads(worker, broker):
+            logger.critical("Worker %d ends: %s died.", os.getpid(), ", ".join(dead))
+            code = EXIT_BROKEN
+        elif reason := _must_recycle(broker, options.recycle_jobs, options.recycle_mb):
+            logger.info("Worker %d is replaced: %s.", os.getpid(), reason)
+            code = EXIT_RECYCLED
     logger.info("Worker %d stops.", os.getpid())
     worker.stop(timeout=options.shutdown_timeout_ms)
     broker.close()
-    return 0
+    return code
+
+
+def _dead_threads(worker: dramatiq.Worker, broker: Any) -> list[str]:
+    """Return the names of threads that should run and do not; nothing restarts them."""
+    threads = [*worker.workers, *list(worker.consumers.values())]
+    threads += [*broker.recorder.threads, *broker.dispatcher.threads]
+    return [thread.name for thread in threads if not thread.is_alive()]
+
+
+def _must_recycle(broker: Any, jobs: int, megabytes: int) -> str:
+    """Return why this process should be replaced, or nothing."""
+    if jobs and broker.recorder.recorded >= jobs:
+        return f"{broker.recorder.recorded} jobs done"
+    if megabytes:
+        # Not on Windows, where a worker runs without recycling.
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        used = peak // (1024 if sys.platform == "linux" else 1024 * 1024)
+        if used >= megabytes:
+            return f"{used} MB used at its peak"
+    return ""
 
 
 if __name__ == "__main__":

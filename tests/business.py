@@ -9,12 +9,14 @@ from pytest_django import Settings
 
 from notifications.models import Channel, Delivery, Event
 from notifications.sandbox import Sandbox
-from orders.models import Order, Product, Retailer
+from orders import workflow
+from orders.models import Offer, Order, Product, Retailer, Vendor, VendorRequest
 from orders.workflow import Item, place_order
 from queueadmin.models.job import subject_key
 
 PHONE = "+447700900123"
 EMAIL = "shop@example.com"
+VENDOR_PHONE = "+447700900200"
 
 
 @pytest.fixture(scope="session")
@@ -56,13 +58,40 @@ def salt(db: None) -> Product:
 
 
 @pytest.fixture
-def order(retailer: Retailer, tea: Product) -> Order:
+def vendor(tea: Product) -> Vendor:
+    return make_vendor("North Wholesale", tea)
+
+
+@pytest.fixture
+def order(retailer: Retailer, tea: Product, vendor: Vendor) -> Order:
     return place_order(retailer=retailer, lines=[Item(tea.pk, 2)], by=retailer.user)
+
+
+def make_vendor(
+    name: str, *products: Product, price: str = "1.00", stock: int = 100, phone: str = VENDOR_PHONE
+) -> Vendor:
+    """Return a vendor that offers the products."""
+    vendor = Vendor.objects.create(name=name, phone=phone)
+    for product in products:
+        Offer.objects.create(vendor=vendor, product=product, price=Decimal(price), stock=stock)
+    return vendor
+
+
+def asked(order: Order) -> VendorRequest:
+    """Return the request the order waits for, routing it first where that is to be done."""
+    workflow.route(order.pk)
+    return VendorRequest.objects.get(order=order, state="open")
+
+
+def confirm(order: Order) -> None:
+    """Bring a placed order to its confirmation, as its vendor does."""
+    workflow.answer(asked(order), accepted=True)
 
 
 def plan(order: Order, channel: Channel = Channel.WHATSAPP) -> Delivery:
     """Return a delivery that waits to be sent, without a job."""
     context = {"name": order.retailer.name, "order": "12", "total": "83.00 EUR", "lines": []}
+    context["vendor"] = "North Wholesale"
     return Delivery.objects.create(
         event=Event.ORDER_CONFIRMED,
         subject=subject_key(order),

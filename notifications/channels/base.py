@@ -22,6 +22,7 @@ from ..exceptions import (
     RetryLater,
     Throttled,
 )
+from ..rendering import Email
 
 #: Connect 3 s, answer 10 s: two providers in a row stay under the queues' limit of 30 s.
 TIMEOUT = httpx2.Timeout(connect=3, read=10, write=10, pool=3)
@@ -174,3 +175,13 @@ def unreadable(response: httpx2.Response, *, provider: str) -> OutcomeUnknown:
         code=str(response.status_code),
         details=text(response.text),
     )
+
+
+def unsubscribe_headers(message: Email) -> dict[str, str]:
+    """Return the headers that let a mail program offer to unsubscribe (RFC 8058)."""
+    if not message.unsubscribe:
+        return {}
+    return {
+        "List-Unsubscribe": f"<{message.unsubscribe}>",
+        "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+    }

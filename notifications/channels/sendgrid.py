@@ -6,6 +6,7 @@ Errors: {"errors": [{"message", "field", "help"}]}, see
 https://www.twilio.com/docs/sendgrid/api-reference/how-to-use-the-sendgrid-v3-api/errors
 """
 
+import base64
 from email.utils import parseaddr
 from typing import Any
 
@@ -15,7 +16,7 @@ from django.conf import settings
 from .. import providers
 from ..exceptions import DeliveryError, MessageRejected, RecipientRejected
 from ..rendering import Email
-from .base import Receipt, body, post, status_error, text, unreadable
+from .base import Receipt, body, post, status_error, text, unreadable, unsubscribe_headers
 
 PROVIDER = "sendgrid"
 
@@ -49,7 +50,7 @@ def send(message: Email, *, to: str, reference: str) -> Receipt:
 def _request(message: Email, *, to: str, reference: str) -> dict[str, Any]:
     name, address = parseaddr(settings.DEFAULT_FROM_EMAIL)
     sender = {"email": address, "name": name} if name else {"email": address}
-    return {
+    request: dict[str, Any] = {
         "personalizations": [{"to": [{"email": to}], "custom_args": {"reference": reference}}],
         "from": sender,
         "subject": message.subject,
@@ -58,6 +59,19 @@ def _request(message: Email, *, to: str, reference: str) -> dict[str, Any]:
             {"type": "text/html", "value": message.html},
         ],
     }
+    if message.unsubscribe:
+        request["headers"] = unsubscribe_headers(message)
+    if message.attachments:
+        request["attachments"] = [
+            {
+                "content": base64.b64encode(file.content).decode(),
+                "filename": file.name,
+                "type": file.kind,
+                "disposition": "attachment",
+            }
+            for file in message.attachments
+        ]
+    return request
 
 
 def _error(response: httpx2.Response) -> DeliveryError:

@@ -16,7 +16,7 @@ from ..exceptions import (
     RecipientRejected,
 )
 from ..rendering import Email
-from .base import Receipt, text
+from .base import Receipt, text, unsubscribe_headers
 
 PROVIDER = "smtp"
 #: Replies from here on are final; 4xx asks to come again.
@@ -36,10 +36,12 @@ def send(message: Email, *, to: str) -> Receipt:
         message.subject,
         message.text,
         to=[to],
-        headers={"Message-ID": message_id},
+        headers={"Message-ID": message_id, **unsubscribe_headers(message)},
         connection=connection,
         alternatives=[(message.html, "text/html")],
     )
+    for file in message.attachments:
+        outgoing.attach(file.name, file.content, file.kind)
     try:
         connection.open()
     except smtplib.SMTPAuthenticationError as error:

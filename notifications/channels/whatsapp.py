@@ -16,11 +16,12 @@ from ..exceptions import (
     ConfigurationDeliveryError,
     DeliveryError,
     MessageRejected,
+    PairThrottled,
     ProviderUnavailable,
     RecipientRejected,
 )
-from ..rendering import WhatsAppTemplate
-from .base import Receipt, body, post, status_error, text, throttled, unreadable
+from ..rendering import WhatsAppTemplate, WhatsAppText
+from .base import Receipt, body, delay_ms, post, status_error, text, throttled, unreadable
 
 PROVIDER = "whatsapp"
 VERSION = "v23.0"
@@ -33,9 +34,11 @@ THROTTLED = frozenset(
         80007,  # calls of the business account
         130429,  # throughput of the sender
         131048,  # sender flagged as spam for now
-        131056,  # too many messages from this sender to this recipient
     }
 )
+#: Too many messages from this sender to this recipient: one every 6 s, more in a burst.
+PAIR = 131056
+PAIR_WAIT_MS = 6000
 OUTAGE = frozenset(
     {
         1,  # unknown API error, "invalid request or possible server error"
@@ -68,6 +71,7 @@ RECIPIENT = frozenset(
         130497,  # recipient's country not allowed
         131021,  # recipient is the sender
         131026,  # undeliverable: not on WhatsApp, terms not accepted, old version
+        131047,  # free text more than 24 hours after the recipient's last message
         131030,  # recipient not on the allowed list of a test sender
         131049,  # held back to protect the recipient
         131050,  # recipient opted out
@@ -75,11 +79,11 @@ RECIPIENT = frozenset(
 )
 
 
-def send(message: WhatsAppTemplate, *, to: str, reference: str) -> Receipt:
-    """Send a template message.
+def send(message: WhatsAppTemplate | WhatsAppText, *, to: str, reference: str) -> Receipt:
+    """Send a message.
 
     Args:
-        message: the approved template and its parameters.
+        message: an approved template with its parameters, or free text.
         to: phone number in E.164 form.
         reference: comes back in Meta's receipts.
 
@@ -102,20 +106,24 @@ def send(message: WhatsAppTemplate, *, to: str, reference: str) -> Receipt:
         raise unreadable(response, provider=PROVIDER) from error
 
 
-def _request(message: WhatsAppTemplate, *, to: str, reference: str) -> dict[str, Any]:
-    parameters = [{"type": "text", "text": value} for value in message.parameters]
-    return {
+def _request(
+    message: WhatsAppTemplate | WhatsAppText, *, to: str, reference: str
+) -> dict[str, Any]:
+    request: dict[str, Any] = {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
         "to": to,
-        "type": "template",
-        "template": {
-            "name": message.name,
-            "language": {"code": message.language},
-            "components": [{"type": "body", "parameters": parameters}],
-        },
         "biz_opaque_callback_data": reference,
     }
+    if isinstance(message, WhatsAppText):
+        return {**request, "type": "text", "text": {"preview_url": False, "body": message.text}}
+    parameters = [{"type": "text", "text": value} for value in message.parameters]
+    template = {
+        "name": message.name,
+        "language": {"code": message.language},
+        "components": [{"type": "body", "parameters": parameters}],
+    }
+    return {**request, "type": "template", "template": template}
 
 
 def _error(response: httpx2.Response) -> DeliveryError:
@@ -131,6 +139,9 @@ def _error(response: httpx2.Response) -> DeliveryError:
     }
     said = text(error.get("message")) or f"HTTP {response.status_code}"
     message = f"WhatsApp refused the message: {said}" + (f" ({details})" if details else "")
+    if code == PAIR:
+        wait = delay_ms(response)
+        return PairThrottled(message, delay_ms=PAIR_WAIT_MS if wait is None else wait, **facts)
     if code in THROTTLED:
         return throttled(response, message, **facts)
     if code in OUTAGE:

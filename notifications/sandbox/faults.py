@@ -10,6 +10,7 @@ class Fault(StrEnum):
 
     BAD_RECIPIENT = "bad_recipient"  # refused for good, with the provider's own code
     THROTTLED = "throttled"  # refused with Retry-After
+    PAIR_THROTTLED = "pair_throttled"  # WhatsApp only: too many to this one recipient
     OUTAGE = "outage"  # 503, nothing taken
     SLOW = "slow"  # taken, but answered after our clients have given up
     LOST_ANSWER = "lost_answer"  # taken, then the connection breaks

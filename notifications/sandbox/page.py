@@ -86,4 +86,5 @@ def _patterns() -> str:
 <p>Some addresses always fail in their own way, so that failures can be seen on purpose.</p>
 <ul>{phones}{emails}</ul>
 <p>Any other fault by <code>POST /faults</code> with <code>{example}</code>; the fault
-<code>null</code> lifts it. Faults: bad_recipient, throttled, outage, slow, lost_answer.</p>"""
+<code>null</code> lifts it. Faults: bad_recipient, throttled, pair_throttled, outage, slow, lost_answer. Write to the business by <code>POST /write</code> with
+<code>{escape('{"from": "+447700900123", "text": "balance"}')}</code>.</p>"""

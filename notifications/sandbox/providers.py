@@ -11,7 +11,7 @@ from typing import Any
 from .faults import RETRY_AFTER_SECONDS, Fault, Faults
 from .mailbox import Mailbox
 
-TEMPLATES: dict[str, dict[str, Any]] = json.loads(
+TEMPLATES: dict[str, dict[str, str]] = json.loads(
     (Path(__file__).parent / "approved_templates.json").read_text(encoding="utf-8")
 )
 SEND_WHATSAPP = re.compile(r"/whatsapp/v\d+\.\d+/\d+/messages")
@@ -47,19 +47,15 @@ def whatsapp(request: dict[str, Any], authorised: bool, box: Mailbox, faults: Fa
     if not authorised:
         return _meta_error(401, 190, "Invalid OAuth access token.")
     try:
-        to, template = _text(request, "to"), _object(request, "template")
-        name, language = _text(template, "name"), _text(_object(template, "language"), "code")
-        values = _parameters(template)
+        to = _text(request, "to")
+        if request.get("type") == "text":
+            words = _free_text(request, to, box)
+        else:
+            words = _from_template(_object(request, "template"))
     except BadRequest as error:
         return _meta_error(400, 100, "(#100) Invalid parameter", str(error))
-    approved = TEMPLATES.get(name)
-    if approved is None or language not in approved["languages"]:
-        details = f"template name ({name}) does not exist in {language}"
-        return _meta_error(404, 132001, "(#132001) Template name does not exist", details)
-    expected = len(set(re.findall(r"{{(\d+)}}", approved["body"])))
-    if len(values) != expected:
-        details = f"body: number of parameters ({len(values)}) is not the expected {expected}"
-        return _meta_error(400, 132000, "(#132000) Number of parameters does not match", details)
+    except _Refused as refused:
+        return refused.answer
     fault = faults.strike("whatsapp", to)
     match fault:
         case Fault.BAD_RECIPIENT:
@@ -67,6 +63,8 @@ def whatsapp(request: dict[str, Any], authorised: bool, box: Mailbox, faults: Fa
             return _meta_error(400, 131026, "(#131026) Message undeliverable", details)
         case Fault.THROTTLED:
             return _meta_error(429, 130429, "(#130429) Rate limit hit", "Try again later.")
+        case Fault.PAIR_THROTTLED:
+            return _meta_error(400, 131056, "(#131056) Pair rate limit hit", "Wait.")
         case Fault.OUTAGE:
             return _meta_error(503, 131016, "(#131016) Service unavailable", "Overloaded.")
     message_id = f"wamid.{uuid.uuid4().hex}"
@@ -75,7 +73,7 @@ def whatsapp(request: dict[str, Any], authorised: bool, box: Mailbox, faults: Fa
         channel="whatsapp",
         provider="whatsapp",
         recipient=to,
-        text=re.sub(r"{{(\d+)}}", lambda found: values[int(found[1]) - 1], approved["body"]),
+        text=words,
         reference=str(request.get("biz_opaque_callback_data", "")),
     )
     answer = {
@@ -118,6 +116,7 @@ def sendgrid(request: dict[str, Any], authorised: bool, box: Mailbox, faults: Fa
         subject=subject,
         text=text,
         reference=str(arguments.get("reference", "")) if isinstance(arguments, dict) else "",
+        attachments=[str(file.get("filename")) for file in request.get("attachments", [])],
     )
     return Answer(202, None, {"X-Message-Id": message_id}, fault=fault)
 
@@ -150,6 +149,39 @@ def sms(request: dict[str, Any], authorised: bool, box: Mailbox, faults: Faults)
         reference=reference,
     )
     return Answer(201, {"id": message_id}, fault=fault)
+
+
+class _Refused(Exception):
+    """A request that is readable and not allowed."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+def _free_text(request: dict[str, Any], to: str, box: Mailbox) -> str:
+    words = _text(_object(request, "text"), "body")
+    if not box.heard_lately(to):
+        details = "Message failed to send because more than 24 hours have passed since the "
+        details += "customer last replied to this number."
+        raise _Refused(_meta_error(400, 131047, "(#131047) Re-engagement message", details))
+    return words
+
+
+def _from_template(template: dict[str, Any]) -> str:
+    name, language = _text(template, "name"), _text(_object(template, "language"), "code")
+    values = _parameters(template)
+    body = TEMPLATES.get(name, {}).get(language)
+    if body is None:
+        details = f"template name ({name}) does not exist in {language}"
+        raise _Refused(_meta_error(404, 132001, "(#132001) Template name does not exist", details))
+    expected = len(set(re.findall(r"{{(\d+)}}", body)))
+    if len(values) != expected:
+        details = f"body: number of parameters ({len(values)}) is not the expected {expected}"
+        raise _Refused(
+            _meta_error(400, 132000, "(#132000) Number of parameters does not match", details)
+        )
+    return re.sub(r"{{(\d+)}}", lambda found: values[int(found[1]) - 1], body)
 
 
 def _waiting(status: int) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from . import page, providers
+from .callbacks import Callbacks
 from .faults import Fault, Faults
 from .mailbox import Mailbox, Message
 from .smtp import SLOW_SECONDS, Handler, Server
@@ -36,6 +37,7 @@ class Sandbox:
         smtp_port: SMTP port; 0 takes a free one.
         journal: file that keeps the messages, as JSON lines.
         slow_seconds: how long a slow recipient's answer takes.
+        callbacks: calls the site's webhooks; None leaves them out.
 
     Raises:
         OSError: a port is taken.
@@ -49,8 +51,12 @@ class Sandbox:
         smtp_port: int = 0,
         journal: Path | None = None,
         slow_seconds: float = SLOW_SECONDS,
+        callbacks: Callbacks | None = None,
     ) -> None:
         self.mailbox = Mailbox(journal)
+        self.callbacks = callbacks
+        if callbacks is not None:
+            self.mailbox.on_message = callbacks.report_later
         self.faults = Faults()
         self.stopping = threading.Event()
         self.slow_seconds = slow_seconds
@@ -165,6 +171,8 @@ class _Requests(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         if path == "/faults":
             self._order(data)
+        elif path == "/write":
+            self._write(data)
         elif provider := providers.route(path):
             authorised = self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
             sandbox = self.server.sandbox
@@ -207,6 +215,16 @@ class _Requests(BaseHTTPRequestHandler):
             self._json(400, {"error": f"There is no such fault; known: {known}."})
             return
         self._json(200, {"faults": self.server.sandbox.faults.orders()})
+
+    def _write(self, data: dict[str, Any]) -> None:
+        sender, text = data.get("from"), data.get("text")
+        callbacks = self.server.sandbox.callbacks
+        if not isinstance(sender, str) or not isinstance(text, str) or callbacks is None:
+            self._json(400, {"error": "from and text are texts, and the site must be known."})
+            return
+        self.server.sandbox.mailbox.hear(sender)
+        callbacks.write(sender, text)
+        self._json(200, {"written": True})
 
     def _answer(self, answer: providers.Answer) -> None:
         if answer.fault is Fault.SLOW:

@@ -50,6 +50,7 @@ class Handler:
                 recipient=str(recipient),
                 subject=str(parsed["Subject"] or ""),
                 text=text.get_content() if text is not None else "",
+                attachments=[str(part.get_filename()) for part in parsed.iter_attachments()],
             )
         if getattr(session, "lost_answer", False) and isinstance(
             server.transport, asyncio.WriteTransport

@@ -1,17 +1,29 @@
 """An order, its lines and its history."""
 
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ..states import OrderState, before
-from .catalogue import Product, validate_currency
+from ..states import BOOKABLE, OrderState, before
+from .catalogue import Product, Vendor, validate_currency
 from .retailer import Retailer
 
+if TYPE_CHECKING:
+    from .booking import Booking
+
 MAX_QUANTITY = 999
+
+
+class Payment(models.TextChoices):
+    """How the shop pays."""
+
+    CASH = "cash", _("cash on delivery")
+    CREDIT = "credit", _("on credit")
 
 
 class OrderQuerySet(models.QuerySet["Order"]):
@@ -37,7 +49,19 @@ class Order(models.Model):
     currency = models.CharField(_("currency"), max_length=3, validators=[validate_currency])
     #: Sum of the lines, kept because an order's prices never change.
     total = models.DecimalField(_("total"), max_digits=16, decimal_places=2)
+    payment = models.CharField(_("payment"), max_length=10, choices=Payment, default=Payment.CASH)
+    #: Who is asked, or has confirmed; nobody while a vendor is chosen.
+    vendor = models.ForeignKey(
+        Vendor,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="orders",
+        verbose_name=_("vendor"),
+    )
     placed_at = models.DateTimeField(_("placed"))
+    #: When it expires unless it is confirmed; each request to a vendor moves it.
+    expires_at = models.DateTimeField(_("expires"), default=timezone.now)
     changed_at = models.DateTimeField(_("last change"))
 
     objects = OrderQuerySet.as_manager()
@@ -45,16 +69,22 @@ class Order(models.Model):
     class Meta:
         verbose_name = _("order")
         verbose_name_plural = _("orders")
+        permissions = [("handle_order", "Can move orders on and cancel them")]
         constraints = [
             models.CheckConstraint(
                 condition=Q(state__in=OrderState.values), name="orders_order_state_valid"
             ),
             models.CheckConstraint(condition=Q(total__gte=0), name="orders_order_total_valid"),
+            models.CheckConstraint(
+                condition=Q(payment__in=Payment.values), name="orders_order_payment_valid"
+            ),
             models.UniqueConstraint(fields=["retailer", "token"], name="orders_order_once"),
         ]
         indexes = [
             # The expiry sweep's question: which orders have waited too long.
-            models.Index(fields=["state", "placed_at"], name="orders_order_waiting"),
+            models.Index(fields=["state", "expires_at"], name="orders_order_waiting"),
+            # The reports' question: what was placed in a period.
+            models.Index(fields=["placed_at"], name="orders_order_by_day"),
             models.Index(fields=["retailer", "-id"], name="orders_order_by_retailer"),
         ]
 
@@ -65,6 +95,17 @@ class Order(models.Model):
     def can_cancel(self) -> bool:
         """Whether the order has not gone too far to be cancelled."""
         return self.state in before(OrderState.CANCELLED)
+
+    @property
+    def current_booking(self) -> "Booking | None":
+        """The delivery slot of the order, if it has one now."""
+        booking = getattr(self, "booking", None)
+        return booking if booking is not None and booking.cancelled_at is None else None
+
+    @property
+    def can_book(self) -> bool:
+        """Whether a delivery slot may still be chosen, changed or given back."""
+        return self.state in BOOKABLE
 
 
 class OrderLine(models.Model):
@@ -128,6 +169,10 @@ class OrderEvent(models.Model):
         verbose_name = _("step")
         verbose_name_plural = _("history")
         ordering = ("at", "id")
+        indexes = [
+            # The reports' question: what became confirmed, delivered … in a period.
+            models.Index(fields=["state", "at"], name="orders_event_by_day"),
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=Q(state__in=OrderState.values), name="orders_event_state_valid"

@@ -1,19 +1,51 @@
-"""The console inside the Django admin: jobs, dead letters, recovery runs, audit."""
+"""The console inside the Django admin."""
 
 from django.contrib import admin
 
-from ..models import AuditEntry, DeadLetter, Job, RecoveryRun
+from ..models import (
+    AuditEntry,
+    DeadLetter,
+    FailureGroup,
+    Job,
+    Overview,
+    Queue,
+    RecoveryRun,
+    RequeueOperation,
+    ScheduleControl,
+    Worker,
+)
 from .dead_letter_admin import DeadLetterAdmin
+from .failure_group_admin import FailureGroupAdmin
+from .fleet_admin import OverviewAdmin, QueueAdmin, ScheduleAdmin, WorkerAdmin
 from .job_admin import JobAdmin
+from .operation_admin import RequeueOperationAdmin
 from .trail_admin import AuditEntryAdmin, RecoveryRunAdmin
 
-__all__ = ["AuditEntryAdmin", "DeadLetterAdmin", "JobAdmin", "RecoveryRunAdmin", "register"]
+__all__ = [
+    "AuditEntryAdmin",
+    "DeadLetterAdmin",
+    "FailureGroupAdmin",
+    "JobAdmin",
+    "OverviewAdmin",
+    "QueueAdmin",
+    "RecoveryRunAdmin",
+    "RequeueOperationAdmin",
+    "ScheduleAdmin",
+    "WorkerAdmin",
+    "register",
+]
 
 
 def register(site: admin.AdminSite) -> None:
     """Put the whole console on an admin site; the default site has it already."""
+    site.register(Overview, OverviewAdmin)
+    site.register(Queue, QueueAdmin)
+    site.register(Worker, WorkerAdmin)
+    site.register(ScheduleControl, ScheduleAdmin)
     site.register(Job, JobAdmin)
     site.register(DeadLetter, DeadLetterAdmin)
+    site.register(FailureGroup, FailureGroupAdmin)
+    site.register(RequeueOperation, RequeueOperationAdmin)
     site.register(RecoveryRun, RecoveryRunAdmin)
     site.register(AuditEntry, AuditEntryAdmin)
 

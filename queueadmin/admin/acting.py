@@ -21,7 +21,7 @@ from .. import deadletters
 from ..conf import settings
 from ..deadletters import BulkResult, Skip
 from ..exceptions import NotPermitted
-from ..models import DeadLetter
+from ..models import DeadLetter, RequeueOperation
 from .lists import ConsoleAdmin
 from .verbs import VERBS, NoteForm, Verb
 
@@ -32,7 +32,14 @@ _csrf_protected = method_decorator(csrf_protect)
 class ActingAdmin(ConsoleAdmin):
     """List actions and addresses for the verbs of `VERBS`, and for notes."""
 
-    actions = ("requeue", "assign_to_me", "assign", "set_priority", "mark_failed")
+    actions = (
+        "requeue_guarded",
+        "requeue",
+        "assign_to_me",
+        "assign",
+        "set_priority",
+        "mark_failed",
+    )
 
     def get_urls(self) -> list[URLPattern]:
         """Add one address for the verbs and one for notes."""
@@ -55,7 +62,17 @@ class ActingAdmin(ConsoleAdmin):
         """For the list action."""
         return self.may(request, "close_deadletter")
 
-    @admin.action(description=_("Requeue…"), permissions=["requeue"])
+    @admin.action(description=_("Requeue under guard…"), permissions=["requeue"])
+    def requeue_guarded(
+        self, request: HttpRequest, queryset: "QuerySet[Any]"
+    ) -> HttpResponse | None:
+        """Ask how, then requeue them a few at a time."""
+        ids = list(queryset.values_list("pk", flat=True)[: settings.BULK_LIMIT])
+        pages = self.admin_site.get_model_admin(RequeueOperation)
+        answer: HttpResponse = pages.begin(request, ids)  # type: ignore[attr-defined]
+        return answer
+
+    @admin.action(description=_("Requeue at once…"), permissions=["requeue"])
     def requeue(self, request: HttpRequest, queryset: "QuerySet[Any]") -> HttpResponse | None:
         """Ask, then give the jobs a new round of attempts."""
         return self._selected(request, "requeue", queryset)
@@ -84,7 +101,7 @@ class ActingAdmin(ConsoleAdmin):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Refuse a forged action plainly; the stock list would just ignore it."""
-        name = request.POST.get("action", "").replace("_", "-")
+        name = request.POST.get("action", "").replace("_", "-").removesuffix("-guarded")
         if name in VERBS and not self.may(request, VERBS[name].permission):
             raise PermissionDenied
         return super().changelist_view(request, extra_context)
@@ -98,7 +115,7 @@ class ActingAdmin(ConsoleAdmin):
         if not (self.has_view_permission(request) and self.may(request, verb.permission)):
             raise PermissionDenied
         given = request.POST if request.method == "POST" else request.GET
-        ids = _ids(given.get("ids", ""))
+        ids = read_ids(given.get("ids", ""))
         back = given.get("back", "")
         if request.method == "POST" and ("confirmed" in given or not verb.asks):
             form = verb.form(request.POST)
@@ -187,6 +204,11 @@ class ActingAdmin(ConsoleAdmin):
         for reason, count in _named(result):
             text = _("Skipped %(count)d: %(reason)s.") % {"count": count, "reason": reason}
             self.message_user(request, text, messages.WARNING)
+        if result.held_by:
+            holders = sorted(set(result.held_by.values()))
+            named = ", ".join(holders[:SAMPLE]) + ("…" if len(holders) > SAMPLE else "")
+            text = _("Unique keys are held by job %(jobs)s.") % {"jobs": named}
+            self.message_user(request, text, messages.WARNING)
 
     def _way_back(self, ids: list[int], back: str) -> str:
         """Return to the one dead letter, or to the list as it was filtered."""
@@ -207,7 +229,7 @@ class ActingAdmin(ConsoleAdmin):
         raise NotImplementedError
 
 
-def _ids(text: str) -> list[int]:
+def read_ids(text: str) -> list[int]:
     """Read a list of ids from a form.
 
     Raises:

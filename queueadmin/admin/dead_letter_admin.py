@@ -1,24 +1,37 @@
 """Dead letters: what failed for good, and whose turn is it?"""
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Left
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    StreamingHttpResponse,
+)
 from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.urls.resolvers import URLPattern
+from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from .. import display
-from ..models import DeadLetter
+from .. import audit, display
+from ..clock import now
+from ..failuregroups import WINDOWS
+from ..models import DeadLetter, FailureGroup
 from ..models.dead_letter import Urgency
 from ..states import DeadLetterStatus
-from . import sentences
+from . import exporting, sentences
 from .acting import ActingAdmin
 from .job_admin import evidence
 from .lists import SeenFilter, TabFilter
@@ -93,6 +106,130 @@ class OwnerFilter(admin.SimpleListFilter):
         return queryset.filter(assignee=self.value()) if self.value() in known else queryset
 
 
+class GivenFilter(admin.SimpleListFilter):
+    """A filter that only addresses set, as the numbers of other pages do; shown while it is on."""
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """Return the value that is given, in words."""
+        value = self.value()
+        return [(value, self.word(value))] if value else []
+
+    def word(self, value: str) -> str:
+        """Return the value for people."""
+        return display.plain(value)[:100]
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Return the rows with the given value; none for one that makes no sense."""
+        value = self.value()
+        if not value:
+            return queryset
+        # No stored text has NUL, and PostgreSQL refuses the very question.
+        return queryset.none() if "\0" in value else self.choose(queryset, value)
+
+    def choose(self, rows: "QuerySet[Any]", value: str) -> "QuerySet[Any]":
+        """Return the rows with this value."""
+        raise NotImplementedError
+
+
+class GroupFilter(GivenFilter):
+    """Dead letters of one failure group."""
+
+    title = _("failure group")
+    parameter_name = "group"
+
+    def word(self, value: str) -> str:
+        """Return its label."""
+        return f"G-{display.plain(value)[:18]}"
+
+    def choose(self, rows: "QuerySet[Any]", value: str) -> "QuerySet[Any]":
+        """Return those with its fingerprint."""
+        if not (value.isascii() and value.isdecimal() and len(value) <= 18):
+            return rows.none()
+        group = FailureGroup.objects.filter(pk=int(value)).values("fingerprint")
+        return rows.filter(fingerprint=Subquery(group))
+
+
+class SinceFilter(GivenFilter):
+    """Dead letters that died since a moment."""
+
+    title = _("died since")
+    parameter_name = "since"
+
+    def word(self, value: str) -> str:
+        """Return the moment to the second."""
+        moment = _moment(value)
+        return display.exact(moment) if moment else super().word(value)
+
+    def choose(self, rows: "QuerySet[Any]", value: str) -> "QuerySet[Any]":
+        """Return the younger ones."""
+        moment = _moment(value)
+        return rows.filter(died_at__gte=moment) if moment else rows.none()
+
+
+class ReleaseFilter(GivenFilter):
+    """Dead letters of one release."""
+
+    title = _("release")
+    parameter_name = "release"
+
+    def choose(self, rows: "QuerySet[Any]", value: str) -> "QuerySet[Any]":
+        """Return those that failed in it."""
+        return rows.filter(release=value)
+
+
+class HostFilter(GivenFilter):
+    """Dead letters of one host."""
+
+    title = _("host")
+    parameter_name = "host"
+
+    def choose(self, rows: "QuerySet[Any]", value: str) -> "QuerySet[Any]":
+        """Return those that failed there."""
+        return rows.filter(worker__startswith=f"{value}:")
+
+
+class AgeFilter(admin.SimpleListFilter):
+    """Dead letters by when they died: the windows of the matrix."""
+
+    title = _("age")
+    parameter_name = "age"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """Return the windows."""
+        return [(name, _("last %(window)s") % {"window": name}) for name in WINDOWS]
+
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Return those that died within the window."""
+        length = WINDOWS.get(self.value() or "")
+        return queryset.filter(died_at__gte=now() - length) if length else queryset
+
+
+def _moment(text: str) -> datetime | None:
+    """Read a moment from an address; a blank was a plus."""
+    try:
+        found = parse_datetime(text.replace(" ", "+") if text.count(" ") == 1 else text)
+    except ValueError:
+        return None
+    return found if found is not None and found.tzinfo is not None else None
+
+
+#: What a file of dead letters has; no payload, which is masked.
+COLUMNS: tuple[exporting.Column, ...] = (
+    ("id", lambda row: row.pk),
+    ("job", lambda row: row.job_id),
+    ("queue", lambda row: row.queue),
+    ("actor", lambda row: row.actor),
+    ("status", lambda row: row.status),
+    ("priority", lambda row: row.get_urgency_display()),
+    ("died_by", lambda row: row.died_by),
+    ("error", lambda row: row.error_class),
+    ("text", lambda row: row.error_excerpt),
+    ("attempts", lambda row: row.attempts),
+    ("died_at", lambda row: row.died_at.isoformat()),
+    ("owner", lambda row: row.assignee.get_username() if row.assignee else ""),
+)
+
+
 class DeadLetterAdmin(ActingAdmin):
     """The desk where permanent failures are reviewed."""
 
@@ -100,6 +237,7 @@ class DeadLetterAdmin(ActingAdmin):
         "priority",
         "letter",
         "cause",
+        "group",
         "died",
         "attempts_made",
         "owner",
@@ -107,7 +245,20 @@ class DeadLetterAdmin(ActingAdmin):
         "status_badge",
     )
     list_display_links = ("letter",)
-    list_filter = (StatusTabs, QueueFilter, ActorFilter, "died_by", OwnerFilter, "urgency")
+    change_list_template = "queueadmin/dead_letters.html"
+    list_filter = (
+        StatusTabs,
+        GroupFilter,
+        SinceFilter,
+        ReleaseFilter,
+        HostFilter,
+        AgeFilter,
+        QueueFilter,
+        ActorFilter,
+        "died_by",
+        OwnerFilter,
+        "urgency",
+    )
     ordering = ("-died_at", "-id")
     sortable_by = ("priority", "age")
     search_fields = ("id",)
@@ -117,11 +268,30 @@ class DeadLetterAdmin(ActingAdmin):
         "requeues it or marks it permanently failed."
     )
 
+    def get_urls(self) -> list[URLPattern]:
+        """Add the address of the list as a file."""
+        view = self.admin_site.admin_view(self.export_view)
+        return [
+            path("export/<str:form>/", view, name="queueadmin_deadletter_export"),
+            *super().get_urls(),
+        ]
+
+    def export_view(self, request: HttpRequest, form: str) -> StreamingHttpResponse:
+        """Answer with the list under its filters as a file; that it was taken is audited."""
+        if form not in exporting.FORMATS:
+            raise Http404
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        rows = self.get_changelist_instance(request).queryset[: exporting.LIMIT]
+        user: Any = request.user
+        audit.record("export", "dead letter", [""], by=user, filters=request.GET.urlencode()[:500])
+        return exporting.response(rows, COLUMNS, name="dead-letters", form=form)
+
     def get_queryset(self, request: HttpRequest) -> "QuerySet[DeadLetter]":
         """Join what the list shows; leave out whatever may be large."""
         rows = DeadLetter.objects.select_related("assignee", "job").only(
             "status", "died_by", "queue", "actor", "error_class", "attempts", "deaths",
-            "urgency", "died_at", "assignee", "job__id", "job__max_attempts",
+            "urgency", "died_at", "assignee", "fingerprint", "job__id", "job__max_attempts",
         )  # fmt: skip
         return rows.annotate(error_excerpt=Left("error_message", 200))
 
@@ -171,6 +341,30 @@ class DeadLetterAdmin(ActingAdmin):
             display.plain(dead_letter.error_class),
             display.excerpt(dead_letter.error_excerpt),
         )
+
+    def prepare(self, rows: Sequence[Any]) -> None:
+        """Find the groups of the shown ones in one query."""
+        groups = dict(
+            FailureGroup.objects.filter(
+                fingerprint__in={row.fingerprint for row in rows if row.fingerprint}
+            ).values_list("fingerprint", "pk")
+        )
+        for row in rows:
+            row.group_id = groups.get(row.fingerprint)
+
+    @admin.display(description=_("group"))
+    def group(self, dead_letter: Any) -> SafeString | str:
+        """The trouble it belongs to."""
+        if dead_letter.group_id is None:
+            return "–"
+        return format_html(
+            '<a href="{}">G-{}</a>', self.group_url(dead_letter.group_id), dead_letter.group_id
+        )
+
+    def group_url(self, group: int) -> str:
+        """Return the address of a failure group's page."""
+        name = "admin:queueadmin_failuregroup_change"
+        return reverse(name, args=[group], current_app=self.admin_site.name)
 
     @admin.display(description=_("died by"))
     def died(self, dead_letter: DeadLetter) -> str:
@@ -242,6 +436,10 @@ class DeadLetterAdmin(ActingAdmin):
                 }
                 for name, verb in VERBS.items()
             },
+            "group": FailureGroup.objects.filter(fingerprint=dead_letter.fingerprint)
+            .only("pk", "status")
+            .first(),
+            "may_see_group": self.may(request, "view_failuregroup"),
             "is_mine": dead_letter.assignee_id == request.user.pk,
             "notes": list(dead_letter.notes.all()),
             "note_form": note_form or NoteForm(),

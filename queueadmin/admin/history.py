@@ -26,6 +26,9 @@ _VERBS = {
     "close": gettext_lazy("%(who)s marked it permanently failed"),
     "assign": gettext_lazy("%(who)s gave it to %(to)s"),
     "set_urgency": gettext_lazy("%(who)s set its priority to %(to)s"),
+    "cancel": gettext_lazy("%(who)s cancelled it"),
+    "reschedule": gettext_lazy("%(who)s rescheduled it"),
+    "retry": gettext_lazy("%(who)s made it due at once"),
     "annotate": gettext_lazy("%(who)s wrote a note"),
 }
 

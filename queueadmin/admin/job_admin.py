@@ -1,5 +1,6 @@
 """Jobs: where is it, what happened, what comes next?"""
 
+import json
 import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -25,13 +26,13 @@ from ..clock import now
 from ..exceptions import NotPermitted
 from ..models import DeadLetter, Job
 from ..states import JobState
-from . import history, payload, sentences
-from .lists import ConsoleAdmin, SeenFilter, TabFilter
+from . import history, lineage, payload, sentences
+from .job_acting import ActingJobAdmin
+from .lists import SeenFilter, TabFilter
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
 
-CHILDREN_SHOWN = 20
 _LOOKS_LIKE_ID = re.compile(r"[0-9a-fA-F-]{4,64}")
 
 
@@ -65,8 +66,8 @@ class ActorFilter(SeenFilter):
     parameter_name = "actor"
 
 
-class JobAdmin(ConsoleAdmin):
-    """The ledger, to read."""
+class JobAdmin(ActingJobAdmin):
+    """The ledger, and what staff may do about jobs that have not ended."""
 
     list_display = ("job", "state_badge", "queue", "attempts_made", "age", "ran", "error")
     list_display_links = ("job",)
@@ -111,7 +112,10 @@ class JobAdmin(ConsoleAdmin):
     @admin.display(description=_("state"))
     def state_badge(self, job: Job) -> SafeString:
         """State as word, shape and colour."""
-        return display.badge(JobState(job.state) if job.state in JobState.values else job.state)
+        state = display.badge(JobState(job.state) if job.state in JobState.values else job.state)
+        if not job.is_cancelling:
+            return state
+        return format_html("{} {}", state, display.badge("cancelling", display.CANCELLING))
 
     @admin.display(description=_("attempts"))
     def attempts_made(self, job: Job) -> str:
@@ -200,11 +204,12 @@ class JobAdmin(ConsoleAdmin):
             "opts": self.opts,
             "media": self.media,
             "title": display.plain(job),
+            "verbs": self.verbs_of(request, job),
+            "ids_of_job": json.dumps([job.pk]),
             "dead_letter": dead_letter,
             "may_see_job": False,  # it is this page
             "may_see_dead_letter": self.may(request, "view_deadletter"),
-            "parent": find(job.parent) if job.parent else None,
-            "children": list(Job.objects.for_list().filter(parent=job.pk)[:CHILDREN_SHOWN]),
+            "lineage": lineage.of(job),
             **(extra_context or {}),
         }
         request.current_app = self.admin_site.name

@@ -1,6 +1,6 @@
 """Change lists that stay fast on a million rows: tabs with counts, bounded paging."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from django.utils.functional import cached_property
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
+from .. import display
 from ..resolver import get_resolver
 
 if TYPE_CHECKING:
@@ -111,7 +112,10 @@ class SeenFilter(admin.SimpleListFilter):
             cache[self.parameter_name] = set(rows[:SEEN_LIMIT])
         seen = cache[self.parameter_name]
         chosen = self.value()
-        return [(value, value) for value in sorted(seen | ({chosen} if chosen else set()))]
+        return [
+            (value, display.plain(value))
+            for value in sorted(seen | ({chosen} if chosen else set()))
+        ]
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
         """Return the rows with the chosen value."""
@@ -131,6 +135,13 @@ class ConsoleChangeList(ChangeList):
         super().__init__(request, *args, **kwargs)
         self.tabs = self._tabs(request)
         self.title = capfirst(str(self.opts.verbose_name_plural))
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Read the page's rows, and let the page add what it shows beside them."""
+        super().get_results(request)
+        rows = list(self.result_list)
+        self.model_admin.prepare(rows)  # type: ignore[attr-defined]
+        self.result_list: Any = rows
 
     def _tabs(self, request: HttpRequest) -> list[Tab]:
         """Count each tab under the filters and the search that are on."""
@@ -197,6 +208,9 @@ class ConsoleAdmin(ModelAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """Return the list with tabs."""
         return ConsoleChangeList
+
+    def prepare(self, rows: Sequence[Any]) -> None:
+        """Add to the rows of a list what needs queries of its own."""
 
     def may(self, request: HttpRequest, verb: str) -> bool:
         """Return whether the user may do `verb`, as the host's resolver says."""

@@ -1,6 +1,8 @@
 """One sentence per record that answers: where is it, what happened, what comes next?"""
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
 
 from django.utils.formats import date_format
 from django.utils.timezone import localtime
@@ -8,9 +10,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 
 from ..clock import now
-from ..display import excerpt, relative, span
-from ..models import DeadLetter, Job
-from ..states import DeadLetterStatus, DeathCause, JobState
+from ..display import excerpt, plain, relative, span
+from ..failuregroups import Outbreak
+from ..models import DeadLetter, FailureGroup, Job, RequeueOperation
+from ..operations import Progress
+from ..states import DeadLetterStatus, DeathCause, GroupStatus, JobState, OperationStatus
 
 
 def about_job(job: Job, upcoming: list[datetime]) -> str:
@@ -26,6 +30,7 @@ def about_job(job: Job, upcoming: list[datetime]) -> str:
         "next": job.attempts + 1,
         "max": job.max_attempts if job.max_attempts is not None else "∞",
         "due": relative(job.due_at),
+        "asked": relative(job.cancel_requested_at) if job.cancel_requested_at else "",
         "error": _error(job.error_class, job.error_message),
         "worker": job.worker or _("a worker"),
         "when": relative(job.finished_at) if job.finished_at else "",
@@ -34,6 +39,14 @@ def about_job(job: Job, upcoming: list[datetime]) -> str:
         else "–",
         "since": span(now() - job.started_at) if job.started_at else "–",
     }
+    if job.is_cancelling:
+        return (
+            _(
+                "Cancel requested %(asked)s: it does not start, or is interrupted, and ends "
+                "as cancelled unless it completes before."
+            )
+            % facts
+        )
     match job.state:
         case JobState.SCHEDULED:
             return _("Scheduled: it runs on %(queue)s %(due)s.") % facts
@@ -50,6 +63,13 @@ def about_job(job: Job, upcoming: list[datetime]) -> str:
                 % facts
             )
             return _then(sentence, upcoming[1:])
+        case JobState.COMPLETED if job.cancel_requested_at is not None:
+            return (
+                _(
+                    "Completed %(when)s at attempt %(attempt)s of %(max)s, before it could be cancelled."
+                )
+                % facts
+            )
         case JobState.COMPLETED:
             return _("Completed %(when)s at attempt %(attempt)s of %(max)s.") % facts
         case JobState.DEAD:
@@ -133,7 +153,7 @@ _CAUSES = {
 
 def _error(error_class: str, message: str) -> str:
     """Return an error in one line."""
-    text = excerpt(message)
+    text, error_class = excerpt(message), plain(error_class)
     if not error_class:
         return text or _("an unknown error")
     return f"{error_class}: {text}" if text else error_class
@@ -149,3 +169,141 @@ def _then(sentence: str, later: list[datetime]) -> str:
         "times": times,
         "more": more,
     }
+
+
+def about_group(group: FailureGroup, outbreak: Outbreak | None) -> str:
+    """Say what trouble a group is and how it stands, in one sentence."""
+    facts = {
+        "error": _error(group.error_class, group.error_message),
+        "deaths": f"{group.deaths:,}",
+        "first": relative(group.first_seen_at),
+        "last": relative(group.last_seen_at),
+        "resolved": relative(group.resolved_at) if group.resolved_at else "",
+        "by": group.resolved_by or _("a program"),
+        "done": excerpt(group.resolution),
+        "back": relative(group.regressed_at) if group.regressed_at else "",
+    }
+    match group.status:
+        case GroupStatus.RESOLVED:
+            return _("Resolved %(resolved)s by %(by)s: %(done)s") % facts
+        case GroupStatus.REGRESSED:
+            return _("%(error)s – it came back %(back)s although it was resolved: %(done)s") % facts
+        case GroupStatus.SNOOZED:
+            return _("%(error)s – snoozed; %(deaths)s failures, the last %(last)s.") % facts
+    return (
+        _("%(error)s – %(deaths)s failures since it was first seen %(first)s, the last %(last)s.")
+        % facts
+    )
+
+
+def evidence_of(outbreak: Outbreak | None) -> list[tuple[str, dict[str, str]]]:
+    """Return what the failures of an outbreak have in common, each with the filter that shows it."""
+    if outbreak is None:
+        return []
+    since = {"since": outbreak.began_at.isoformat()}
+    number = f"{outbreak.count:,}" + ("+" if outbreak.is_more else "")
+    found = [
+        (_("%(number)s in %(span)s") % {"number": number, "span": span(outbreak.length)}, since),
+        (_("%(share)d %% of all failures then") % {"share": outbreak.share}, since),
+    ]
+    if outbreak.release:
+        release = plain(outbreak.release)
+        text = _("only release %(release)s") % {"release": release}
+        if outbreak.after_release is not None:
+            text = _("began %(span)s after release %(release)s") % {
+                "span": span(outbreak.after_release),
+                "release": release,
+            }
+        found.append((text, {**since, "release": outbreak.release}))
+    if outbreak.queue:
+        found.append(
+            (
+                _("only queue %(queue)s") % {"queue": plain(outbreak.queue)},
+                {**since, "queue": outbreak.queue},
+            )
+        )
+    if outbreak.host:
+        found.append(
+            (
+                _("only host %(host)s") % {"host": plain(outbreak.host)},
+                {**since, "host": outbreak.host},
+            )
+        )
+    return found
+
+
+def about_operation(operation: RequeueOperation, numbers: Progress) -> str:
+    """Say how far a guarded requeue is and what comes next."""
+    facts = {
+        "ended": f"{numbers.ended:,}",
+        "released": f"{numbers.released:,}",
+        "total": f"{numbers.total - numbers.skipped:,}",
+        "failed": f"{numbers.failed:,}",
+        "recovered": f"{numbers.recovered:,}",
+        "share": f"{numbers.failed_percent:.1f}",
+        "canary": operation.canary,
+        "rate": f"{operation.rate:g}",
+        "start": relative(operation.start_at),
+        "why": excerpt(operation.note, 300),
+        "waiting": f"{numbers.waiting:,}",
+    }
+    match operation.status:
+        case OperationStatus.SCHEDULED:
+            return _("It starts %(start)s with %(waiting)s jobs.") % facts
+        case OperationStatus.CANARY:
+            return (
+                _(
+                    "The canary runs: %(ended)s of %(canary)s ended, %(failed)s failed again. The "
+                    "rest waits for it."
+                )
+                % facts
+            )
+        case OperationStatus.RUNNING:
+            return (
+                _(
+                    "%(released)s of %(total)s jobs are requeued, at %(rate)s per second; "
+                    "%(failed)s failed again (%(share)s %%)."
+                )
+                % facts
+            )
+        case OperationStatus.PAUSED:
+            return (
+                _("Paused with %(waiting)s jobs left; nothing is requeued until it is resumed.")
+                % facts
+            )
+        case OperationStatus.STOPPED:
+            return (
+                _(
+                    "It stopped by itself with %(waiting)s jobs left: %(why)s Resume it when the cause is gone."
+                )
+                % facts
+            )
+        case OperationStatus.ABORTED:
+            return _("Aborted: %(released)s of %(total)s jobs had been requeued.") % facts
+    return (
+        _("Finished: %(recovered)s of %(total)s recovered, %(failed)s failed again (%(share)s %%).")
+        % facts
+    )
+
+
+def promise_of_operation(values: Mapping[str, Any], eligible: int) -> str:
+    """Say in numbers what a guarded requeue will do."""
+    canary, rate = min(values["canary"], eligible), values["rate"]
+    length = span(timedelta(seconds=eligible / rate))
+    facts = {
+        "eligible": f"{eligible:,}",
+        "canary": f"{canary:,}",
+        "rest": f"{eligible - canary:,}",
+        "rate": f"{rate:g}",
+        "stop": values["stop_at_percent"],
+        "span": length,
+    }
+    text = _(
+        "%(eligible)s jobs get a new round of attempts, %(rate)s per second, in about %(span)s."
+    )
+    if canary:
+        text = _(
+            "%(canary)s jobs run first; when fewer than %(stop)s %% of them fail again, the other "
+            "%(rest)s follow, %(rate)s per second, in about %(span)s."
+        )
+    return text % facts + " " + _("It stops by itself at %(stop)s %% failures.") % facts

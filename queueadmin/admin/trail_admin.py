@@ -5,6 +5,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote
+from django.db.models import Model
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -13,10 +14,22 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import display
 from ..clock import now
-from ..models import AuditEntry, DeadLetter, Job, RecoveryRun
+from ..models import (
+    AuditEntry,
+    DeadLetter,
+    FailureGroup,
+    Job,
+    RecoveryRun,
+    RequeueOperation,
+)
 from .lists import ConsoleAdmin
 
-_MODELS: dict[str, type[Job] | type[DeadLetter]] = {"job": Job, "dead letter": DeadLetter}
+_MODELS: dict[str, type[Model]] = {
+    "job": Job,
+    "dead letter": DeadLetter,
+    "failure group": FailureGroup,
+    "requeue operation": RequeueOperation,
+}
 
 
 class VerbFilter(admin.SimpleListFilter):
@@ -36,6 +49,17 @@ class VerbFilter(admin.SimpleListFilter):
             ("reveal", _("reveal a payload")),
             ("erase", _("erase personal data")),
             ("clean", _("clean")),
+            ("resolve", _("resolve")),
+            ("reopen", _("reopen")),
+            ("snooze", _("snooze")),
+            ("create", _("begin a requeue")),
+            ("pause", _("pause")),
+            ("resume", _("resume")),
+            ("abort", _("abort")),
+            ("stop", _("stop")),
+            ("limit", _("change limits")),
+            ("run now", _("run now")),
+            ("export", _("export")),
         ]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 import dramatiq
@@ -18,14 +18,16 @@ from dramatiq.results import Results
 
 from .. import clock, execution, payloads
 from ..conf import settings
-from ..consumer import LedgerConsumer
+from ..consumer import Hand, LedgerConsumer
 from ..controls import Control, Controls
 from ..exceptions import InvalidMessage
-from ..messages import max_attempts, validate
+from ..messages import max_attempts, unique_key, validate
 from ..middleware import build
 from ..policies import MAX_DELAY_MS
+from ..scoreboard import Scoreboard
 from ..signatures import check_message
 from ..states import UNFINISHED, Priority
+from ..tallies import Tallies
 
 if TYPE_CHECKING:
     # Types only. django-dramatiq builds the broker before the app registry is ready, so
@@ -45,6 +47,10 @@ class BrokerUnavailable(dramatiq.ConnectionClosed):
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)  # type: ignore[no-untyped-call]  # Dramatiq's has no types
+
+
+class ServerSettling(BrokerUnavailable):
+    """The server has lost its messages; workers are about to say what they hold."""
 
 
 class Transport(Protocol):
@@ -71,14 +77,51 @@ class Transport(Protocol):
     def settle(self, done: dict[str, list[str]], parcels: "Sequence[Parcel]") -> None:
         """Let go of messages per queue and add others, in one round trip."""
 
-    def give_back(self, queue: str, messages: Sequence[tuple[str, int]]) -> None:
-        """Put fetched messages, as (id, priority), back to the head of their queue."""
+    def give_back(
+        self, queue: str, messages: Sequence[tuple[str, int]], worker_id: str = ""
+    ) -> None:
+        """Put messages, as (id, priority), back to the head of their queue.
 
-    def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
-        """Return those the server does not hold."""
+        Only what this worker, or the one with another id, holds; the others are left alone.
+        """
 
-    def heartbeat(self) -> None:
-        """Tell that this process is alive."""
+    def in_hand(self, queue: str) -> set[str]:
+        """Return the ids that this worker holds by the server's account.
+
+        A server that takes back by itself what a cut reply carried returns nothing.
+        """
+
+    #: How long a server that has lost its messages is given to the workers, to say what
+    #: they hold, before anything counts as missing. Two heartbeats and a moment.
+    settling_ms: int
+
+    def missing(self, parcels: "Sequence[Parcel]", *, bar: bool = False) -> "list[Parcel]":
+        """Return those the server does not hold.
+
+        Args:
+            parcels: what to look for.
+            bar: refuse from now on, in the same step, to take what is missing: whoever was
+                late to push it must not push it beside its next dispatch.
+
+        Raises:
+            ServerSettling: the server has lost what it held a moment ago.
+        """
+
+    def needs_refill(self) -> bool:
+        """Return whether the server may have lost messages since it was last refilled."""
+
+    def refilled(self) -> None:
+        """Note that the server holds everything that waits."""
+
+    def restore(self, parcels: "Sequence[Parcel]", slots: Sequence[str]) -> None:
+        """Put messages back into this worker's hands, and the slots of these ids."""
+
+    def heartbeat(self, worker_id: str = "") -> str:
+        """Tell that this process, or the one with another id, is alive.
+
+        Returns:
+            A mark of the server's memory: another one means that it has lost everything.
+        """
 
     def dead_workers(self, timeout_ms: int) -> list[str]:
         """Return workers that have been silent for longer, by the server's clock."""
@@ -89,8 +132,16 @@ class Transport(Protocol):
     def forget(self, worker_id: str, held: dict[str, list[str]]) -> None:
         """Drop a dead worker and the messages it held."""
 
-    def declare_dead(self, host: str, pid: int) -> None:
-        """Count the processes with this pid on this host as silent from now on."""
+    def declare_dead(self, worker_id: str) -> None:
+        """Count a worker as silent from now on."""
+
+    def withdraw(self, parcels: "Sequence[Parcel]") -> set[str]:
+        """Drop messages that no worker holds, each in one step; return the ids of those.
+
+        No worker can fetch a message any more whose id is returned. A server that cannot
+        take a message out of the middle of a queue returns none: workers drop it then
+        when its turn comes.
+        """
 
     def size(self, queue: str) -> int:
         """Return how many messages of the queue the server holds, fetched ones included."""
@@ -119,8 +170,21 @@ class LedgerBroker(dramatiq.Broker):
         self.recorder: Recorder | None = None
         self.transport_consumers: set[LedgerConsumer] = set()
         self.controls = Controls()
+        #: How attempts of queues with a circuit breaker went lately in this process.
+        self.tallies = Tallies(lambda queue: self.controls.of(queue).stage)
+        #: True while staff want this process to start nothing.
+        self.is_quiet = False
+        #: Ends this process as SIGTERM does; set where there is a process to end.
+        self.request_stop: Callable[[], None] | None = None
+        #: The modules of the actors, to start processes that know them; set in worker
+        #: processes of a supervisor.
+        self.modules: list[str] = []
+        #: What each thread runs, for the supervisor; set in worker processes.
+        self.scoreboard: Scoreboard | None = None
         #: Set in worker processes.
         self.heart: Heart | None = None
+        #: What this process holds, per queue.
+        self.hands: dict[str, Hand] = {}
         self._mean_ms: dict[str, float] = {}
         self._pushing_paused_until = 0.0
         self._insert_thread: ThreadPoolExecutor | None = None
@@ -135,6 +199,9 @@ class LedgerBroker(dramatiq.Broker):
             message: what to run.
             delay: milliseconds to wait first, of any length; `eta` in the message's
                 options (milliseconds since 1970) means the same.
+
+        Returns:
+            The message; where another job holds its unique key, with the id of that job.
 
         Raises:
             InvalidMessage: the message cannot be stored or run; it says why.
@@ -155,14 +222,15 @@ class LedgerBroker(dramatiq.Broker):
             # Pipelines, callbacks and group members: committed with this job's outcome.
             run.follow_ups.append(job)
         else:
-            self._add([job])
+            message = _held(message, self._add([job]))
         self.emit_after("enqueue", message, delay)
         return message
 
     def enqueue_many(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
         """Add many jobs with one insert and push them in one pipeline after commit.
 
-        All or none: a message that cannot be stored is found before the first insert.
+        All or none: a message that cannot be stored is found before the first insert. Of
+        messages with the same unique key the first one counts, and is returned for all.
 
         Raises:
             InvalidMessage: a message cannot be stored or run; it says which and why.
@@ -178,7 +246,8 @@ class LedgerBroker(dramatiq.Broker):
                 raise InvalidMessage(f"Message {position}: {error}", field=error.field) from error
         for message in messages:
             self.emit_before("enqueue", message, None)
-        self._add(jobs)
+        held = self._add(jobs)
+        messages = [_held(message, held) for message in messages]
         for message in messages:
             self.emit_after("enqueue", message, None)
         return messages
@@ -193,7 +262,7 @@ class LedgerBroker(dramatiq.Broker):
             data = payloads.encode(message, self.actors, inherits=inherits)
         except InvalidMessage:
             raise
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidMessage(
                 f"The arguments of {message.actor_name} cannot be encoded: {error}.", field="args"
             ) from error
@@ -207,6 +276,7 @@ class LedgerBroker(dramatiq.Broker):
         eta = message.options.get("eta")
         due = datetime.fromtimestamp(eta / 1000, UTC) if eta is not None else None
         actor = self.actors.get(message.actor_name)
+        key, period_ms = unique_key(message, actor)
         return NewJob(
             id=message.message_id,
             queue=message.queue_name,
@@ -219,39 +289,48 @@ class LedgerBroker(dramatiq.Broker):
             max_attempts=max_attempts(message, actor, self.default_max_retries),
             subject=message.options.get("subject", ""),
             parent=run.job if run is not None else "",
+            group=(message.options.get("group_completion_uuid") or "")[:64],
+            unique_key=key,
+            unique_until=at + timedelta(milliseconds=period_ms) if period_ms else None,
         )
 
-    def _add(self, jobs: "list[NewJob]") -> None:
-        """Insert the jobs and push them after commit, also from a running event loop."""
+    def _add(self, jobs: "list[NewJob]") -> dict[str, str]:
+        """Insert the jobs and push them after commit, also from a running event loop.
+
+        Returns:
+            Jobs that were left out, each with the job that holds its unique key.
+        """
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            self._insert(jobs)
-            return
+            return self._insert(jobs)
         # Django refuses the database in a thread with a running loop. No transaction can
         # be open there that the insert would have to join, so another thread may do it.
         if self._insert_thread is None:
             self._insert_thread = ThreadPoolExecutor(1, thread_name_prefix="queueadmin-enqueue")
-        self._insert_thread.submit(self._insert_elsewhere, jobs).result()
+        return self._insert_thread.submit(self._insert_elsewhere, jobs).result()
 
-    def _insert_elsewhere(self, jobs: "list[NewJob]") -> None:
+    def _insert_elsewhere(self, jobs: "list[NewJob]") -> dict[str, str]:
         # No request begins or ends in that thread, so nobody else looks after its connection.
         connection.close_if_unusable_or_obsolete()
-        self._insert(jobs)
+        return self._insert(jobs)
 
-    def _insert(self, jobs: "list[NewJob]") -> None:
+    def _insert(self, jobs: "list[NewJob]") -> dict[str, str]:
         from .. import ledger, outbox
 
-        # One transaction, so that of many either all are added or none.
-        with transaction.atomic() if len(jobs) > 1 else nullcontext():
-            new = ledger.insert(jobs)
+        # One transaction, so that of many either all are added or none, and no key without
+        # its job.
+        is_many = len(jobs) > 1 or any(job.unique_key for job in jobs)
+        with transaction.atomic() if is_many else nullcontext():
+            added = ledger.add(jobs)
         parcels = [
             ledger.Parcel(job.id, 1, job.queue, job.priority, job.message)
             for job in jobs
-            if job.id in new and job.due_at is None
+            if job.id in added.new and job.due_at is None
         ]
         if parcels:
             outbox.add(self, parcels)
+        return added.held
 
     def push(self, parcels: "Sequence[Parcel]") -> bool:
         """Push committed jobs; return whether the server took them.
@@ -280,6 +359,15 @@ class LedgerBroker(dramatiq.Broker):
         if self.recorder is None:
             raise RuntimeError("Outcomes are recorded in worker processes only.")
         return self.recorder
+
+    @property
+    def era(self) -> int:
+        """Count how often this process may have lost what it held without noticing."""
+        return self.heart.era if self.heart is not None else 0
+
+    def hand(self, queue_name: str) -> Hand:
+        """Return what this process holds of the queue."""
+        return self.hands.setdefault(queue_name, Hand())
 
     # --- Run times ------------------------------------------------------------------
     def mean_ms(self, queue_name: str) -> float:
@@ -363,3 +451,9 @@ class LedgerBroker(dramatiq.Broker):
             self._insert_thread.shutdown()
             self._insert_thread = None
         self.transport.close()
+
+
+def _held(message: Message[Any], held: dict[str, str]) -> Message[Any]:
+    """Return the message with the id of the job that holds its unique key, if another does."""
+    holder = held.get(message.message_id)
+    return message if holder is None else message.copy(message_id=holder)

@@ -7,13 +7,17 @@ Keys, under the namespace:
     queue.grants              sorted set of a limited queue's starts, by the server's time
     __acks__.{worker}.{queue} set of message ids in a worker's hands
     __heartbeats__            sorted set of workers by the server's time of their last sign
+    queue.barred              sorted set of ids that may not be pushed any more, by time
+    __mark__                  since when the server remembers; see `Transport.heartbeat`
+    __refilled__              the mark for which everything that waits was pushed
     __pushed__                channel that names the queue of each push
 """
 
+import logging
 import os
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from uuid import uuid4
@@ -23,21 +27,25 @@ from dramatiq.middleware import Middleware
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .base import BrokerUnavailable, LedgerBroker
+from .base import BrokerUnavailable, LedgerBroker, ServerSettling
 
 if TYPE_CHECKING:
     from ..controls import Control
     from ..ledger import Parcel
 
+logger = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# KEYS: list, hash. ARGV: id, data, id, data … The hash decides, so a repeated push of an
+# KEYS: list, hash, barred. ARGV: id, data, id, data … The hash decides, so a repeated push of an
 # id that is still there adds nothing.
 _PUSH = """
 local added = 0
+local some_are_barred = redis.call('EXISTS', KEYS[3]) == 1
 for i = 1, #ARGV, 2 do
-  if redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) == 1 then
+  if not (some_are_barred and redis.call('ZSCORE', KEYS[3], ARGV[i]))
+      and redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) == 1 then
     redis.call('RPUSH', KEYS[1], ARGV[i])
     added = added + 1
   end
@@ -45,15 +53,23 @@ end
 return added
 """
 
-# KEYS: high, normal, low, hash, acks. ARGV: limit. Returns id, data, id, data …
-# An id without data was purged; it is dropped.
+# A full server refuses a script whose first write may need memory, and lets it go on after
+# one that needs none. Fetches and heartbeats have to go on, or nobody makes room: each
+# script of theirs begins with such a write.
+
+# KEYS: high, normal, low, hash, acks, heartbeats. ARGV: limit, worker. Returns id, data, id, data …
+# An id without data was purged or withdrawn; it is dropped and the next one taken. A worker that holds anything is
+# among the heartbeats, also between a flush and its next beat.
 _FETCH = """
 local found = {}
 local left = tonumber(ARGV[1])
+local t = redis.call('TIME')
+redis.call('ZREM', KEYS[6], '')
+redis.call('ZADD', KEYS[6], 'NX', t[1] * 1000 + math.floor(t[2] / 1000), ARGV[2])
 for p = 1, 3 do
-  if left <= 0 then break end
-  local ids = redis.call('LPOP', KEYS[p], left)
-  if ids then
+  while left > 0 do
+    local ids = redis.call('LPOP', KEYS[p], left)
+    if not ids then break end
     local datas = redis.call('HMGET', KEYS[4], unpack(ids))
     for i = 1, #ids do
       if datas[i] then
@@ -68,11 +84,13 @@ end
 return found
 """
 
-# KEYS: high, normal, low, hash, acks, slots, grants, channel. ARGV: limit, concurrency,
+# KEYS: high, normal, low, hash, acks, slots, grants, channel, heartbeats. ARGV: limit, concurrency,
 # starts per window, window in ms (each 0 for none), worker, queue, freed id, freed id …
 # Slots and rate are asked and taken where the message is taken, so nothing has to be put
 # back. `grants` is a log of the starts of the last window, by the server's clock: at most
-# as many as allowed lie in any window. Returns wait in ms, id, data, id, data …
+# as many as allowed lie in any window. An actor starts some milliseconds after its grant;
+# where a late one met the early ones of the next window, the provider behind it would see
+# too many, so the window is a little longer. Returns wait in ms, id, data, id, data …
 _FETCH_LIMITED = """
 local left = tonumber(ARGV[1])
 local slots, starts, window = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -81,7 +99,10 @@ local wait = 0
 if slots > 0 then left = math.min(left, slots - redis.call('HLEN', KEYS[6])) end
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
+redis.call('ZREM', KEYS[9], '')
+redis.call('ZADD', KEYS[9], 'NX', math.floor(now / 1000), ARGV[5])
 if starts > 0 then
+  window = window + math.min(window * 0.05, 50)
   redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now - window * 1000)
   local free = starts - redis.call('ZCARD', KEYS[7])
   if free < left then left = free end
@@ -92,9 +113,9 @@ if starts > 0 then
 end
 local found = {0}
 for p = 1, 3 do
-  if left <= 0 then break end
-  local ids = redis.call('LPOP', KEYS[p], left)
-  if ids then
+  while left > 0 do
+    local ids = redis.call('LPOP', KEYS[p], left)
+    if not ids then break end
     local datas = redis.call('HMGET', KEYS[4], unpack(ids))
     for i = 1, #ids do
       if datas[i] then
@@ -102,7 +123,7 @@ for p = 1, 3 do
         if slots > 0 then redis.call('HSET', KEYS[6], ids[i], ARGV[5]) end
         if starts > 0 then
           redis.call('ZADD', KEYS[7], now, now .. ':' .. ids[i])
-          redis.call('PEXPIRE', KEYS[7], window * 2)
+          redis.call('PEXPIRE', KEYS[7], math.ceil(window * 2))
         end
         found[#found + 1] = ids[i]
         found[#found + 1] = datas[i]
@@ -123,6 +144,26 @@ end
 return found
 """
 
+# KEYS: hash, heartbeats. ARGV: id, ..., prefix and suffix of the acks' keys first. A message
+# is free when it is there and in nobody's hands; its id stays in the list, where the fetch
+# drops it: LREM would walk the list for each. Whoever fetches is among the heartbeats.
+_WITHDRAW = """
+local workers = redis.call('ZRANGE', KEYS[2], 0, -1)
+local taken = {}
+for i = 3, #ARGV do
+  local free = redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1
+  for _, worker in ipairs(workers) do
+    if not free then break end
+    if redis.call('SISMEMBER', ARGV[1] .. worker .. ARGV[2], ARGV[i]) == 1 then free = false end
+  end
+  if free then
+    redis.call('HDEL', KEYS[1], ARGV[i])
+    taken[#taken + 1] = ARGV[i]
+  end
+end
+return taken
+"""
+
 # KEYS: high, normal, low, acks, slots. ARGV: id, priority, id, priority …, last to be first.
 _GIVE_BACK = """
 for i = 1, #ARGV, 2 do
@@ -134,7 +175,51 @@ end
 """
 
 _TIME = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000) "
-_HEARTBEAT = _TIME + "redis.call('ZADD', KEYS[1], now, ARGV[1])"
+# KEYS[1] is the mark in the scripts below. The server that has none has lost everything, or
+# never had anything. The mark says since when it is there, by the server's clock.
+_MARK = (
+    _TIME
+    + """
+redis.call('ZREM', KEYS[2], '')
+local mark = redis.call('GET', KEYS[1])
+if not mark then
+  mark = now .. ':' .. ARGV[1]
+  redis.call('SET', KEYS[1], mark)
+end
+"""
+)
+# KEYS: mark, heartbeats. ARGV: random text, worker.
+_HEARTBEAT = _MARK + "redis.call('ZADD', KEYS[2], now, ARGV[2]); return mark"
+# KEYS: mark, barred, messages. ARGV: random text, settling time in ms, 1 to bar, id, id …
+# What is barred stays so for an hour: longer than any producer hesitates before its push.
+_MISSING = (
+    _MARK
+    + """
+if now - tonumber(string.match(mark, '^%d+')) < tonumber(ARGV[2]) then return false end
+local missing = {}
+for i = 4, #ARGV do
+  if redis.call('HEXISTS', KEYS[3], ARGV[i]) == 0 then
+    missing[#missing + 1] = ARGV[i]
+    if ARGV[3] == '1' then redis.call('ZADD', KEYS[2], now, ARGV[i]) end
+  end
+end
+if ARGV[3] == '1' and #missing > 0 then
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 3600000)
+  redis.call('PEXPIRE', KEYS[2], 3600000)
+end
+return missing
+"""
+)
+# KEYS: hash, acks, slots. ARGV: worker, how many slots, id of each, id, data, id, data …
+_RESTORE = """
+local slots = tonumber(ARGV[2])
+for i = 3, 2 + slots do redis.call('HSET', KEYS[3], ARGV[i], ARGV[1]) end
+for i = 3 + slots, #ARGV, 2 do
+  if redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) == 1 then
+    redis.call('SADD', KEYS[2], ARGV[i])
+  end
+end
+"""
 _DEAD = _TIME + "return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])"
 
 # Lua's stack bounds how many ids one call may unpack.
@@ -175,12 +260,17 @@ class RedisTransport:
         # Any: the stubs know the client's answers only as unions of all of them.
         self._client: Any = redis.Redis.from_url(url, **options)
         self._listening: Any = redis.Redis.from_url(url, **{**options, "socket_timeout": None})
+        self._mark: bytes | None = None
         self._pubsub: redis.client.PubSub | None = None
         self._push = self._client.register_script(_PUSH)
         self._fetch = self._client.register_script(_FETCH)
         self._fetch_limited = self._client.register_script(_FETCH_LIMITED)
         self._give_back = self._client.register_script(_GIVE_BACK)
+        self._withdraw = self._client.register_script(_WITHDRAW)
         self._heartbeat = self._client.register_script(_HEARTBEAT)
+        self._missing = self._client.register_script(_MISSING)
+        self._restore = self._client.register_script(_RESTORE)
+        self.settling_ms = 3_000
         self._dead = self._client.register_script(_DEAD)
 
     # --- Keys -----------------------------------------------------------------------
@@ -203,19 +293,29 @@ class RedisTransport:
     @_translated
     def settle(self, done: dict[str, list[str]], parcels: "Sequence[Parcel]") -> None:
         with self._client.pipeline(transaction=False) as pipeline:
-            for queue, ids in done.items():
+            for queue, names in done.items():
+                ids = _raw(names)
                 pipeline.hdel(self._key(queue, "msgs"), *ids)
                 pipeline.srem(self._acks(queue), *ids)
                 pipeline.hdel(self._key(queue, "slots"), *ids)
+            pushes_at = len(pipeline)
             self._add(pipeline, parcels)
-            pipeline.execute()
+            answers = pipeline.execute(raise_on_error=False)
+        failures = [answer for answer in answers if isinstance(answer, redis.RedisError)]
+        # A full server refuses pushes. What is done has to leave all the same, or it stays
+        # full; the dispatcher finds what was not pushed.
+        for answer in answers[:pushes_at]:
+            if isinstance(answer, redis.RedisError):
+                raise answer
+        if failures:
+            logger.warning("Not pushed yet, the jobs wait in the ledger: %s", failures[0])
 
     def _add(self, pipeline: Any, parcels: "Sequence[Parcel]") -> None:
         by_list: dict[tuple[str, int], list[str | bytes]] = defaultdict(list)
         for parcel in parcels:
             by_list[parcel.queue, parcel.priority] += (parcel.id, parcel.data)
         for (queue, priority), arguments in by_list.items():
-            keys = [self._key(queue, priority), self._key(queue, "msgs")]
+            keys = [self._key(queue, part) for part in (priority, "msgs", "barred")]
             for start in range(0, len(arguments), 2 * _PUSH_BATCH):
                 batch = arguments[start : start + 2 * _PUSH_BATCH]
                 self._push(keys=keys, args=batch, client=pipeline)
@@ -225,7 +325,8 @@ class RedisTransport:
     @_translated
     def fetch(self, queue: str, limit: int) -> list[tuple[str, bytes]]:
         keys = [*self._lists(queue), self._key(queue, "msgs"), self._acks(queue)]
-        return _pairs(self._fetch(keys=keys, args=[min(limit, _FETCH_LIMIT)]))
+        keys.append(self._key("__heartbeats__"))
+        return _pairs(self._fetch(keys=keys, args=[min(limit, _FETCH_LIMIT), self.worker_id]))
 
     @_translated
     def fetch_limited(
@@ -233,33 +334,67 @@ class RedisTransport:
     ) -> tuple[list[tuple[str, bytes]], int]:
         keys = [*self._lists(queue), self._key(queue, "msgs"), self._acks(queue)]
         keys += [self._key(queue, "slots"), self._key(queue, "grants"), self._key("__pushed__")]
+        keys.append(self._key("__heartbeats__"))
         rate = control.rate
-        arguments: list[str | int] = [
+        arguments: list[str | bytes | int] = [
             max(min(limit, _FETCH_LIMIT), 0),
             control.concurrency or 0,
             rate.limit if rate else 0,
             rate.window_ms if rate else 0,
             self.worker_id,
             queue,
-            *freed,
+            *_raw(freed),
         ]
         wait_ms, *found = self._fetch_limited(keys=keys, args=arguments)
         return _pairs(found), int(wait_ms)
 
     @_translated
-    def give_back(self, queue: str, messages: Sequence[tuple[str, int]]) -> None:
+    def give_back(
+        self, queue: str, messages: Sequence[tuple[str, int]], worker_id: str = ""
+    ) -> None:
         if messages:
-            arguments = [part for message in reversed(messages) for part in message]
-            keys = [*self._lists(queue), self._acks(queue), self._key(queue, "slots")]
+            arguments: list[bytes | int] = []
+            for message, priority in reversed(messages):
+                arguments += (*_raw([message]), priority)
+            acks = self._acks(queue, worker_id)
+            keys = [*self._lists(queue), acks, self._key(queue, "slots")]
             self._give_back(keys=keys, args=arguments)
 
     @_translated
-    def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
-        with self._client.pipeline(transaction=False) as pipeline:
-            for parcel in parcels:
-                pipeline.hexists(self._key(parcel.queue, "msgs"), parcel.id)
-            held = pipeline.execute()
-        return [parcel for parcel, is_held in zip(parcels, held, strict=True) if not is_held]
+    def in_hand(self, queue: str) -> set[str]:
+        return {_text(message) for message in self._client.smembers(self._acks(queue))}
+
+    @_translated
+    def missing(self, parcels: "Sequence[Parcel]", *, bar: bool = False) -> "list[Parcel]":
+        by_queue: dict[str, list[str]] = defaultdict(list)
+        for parcel in parcels:
+            by_queue[parcel.queue].append(parcel.id)
+        found: set[tuple[str, str]] = set()
+        for queue, ids in by_queue.items():
+            keys = [self._key("__mark__"), self._key(queue, "barred"), self._key(queue, "msgs")]
+            for start in range(0, len(ids), _PUSH_BATCH):
+                batch = ids[start : start + _PUSH_BATCH]
+                arguments: list[str | int] = [uuid4().hex, self.settling_ms, int(bar), *batch]
+                answer = self._missing(keys=keys, args=arguments)
+                if answer is None:
+                    raise ServerSettling("The server has just lost what it held.")
+                found.update((queue, _text(parcel_id)) for parcel_id in answer)
+        return [parcel for parcel in parcels if (parcel.queue, parcel.id) in found]
+
+    @_translated
+    def withdraw(self, parcels: "Sequence[Parcel]") -> set[str]:
+        by_queue: dict[str, list[str]] = defaultdict(list)
+        for parcel in parcels:
+            by_queue[parcel.queue].append(parcel.id)
+        taken = set()
+        for queue, ids in by_queue.items():
+            keys = [self._key(queue, "msgs"), self._key("__heartbeats__")]
+            # "\0" is in no worker's id.
+            around = self._acks(queue, "\0").split("\0")
+            for start in range(0, len(ids), _PUSH_BATCH):
+                found = self._withdraw(keys=keys, args=[*around, *ids[start : start + _PUSH_BATCH]])
+                taken |= {message.decode("utf-8", "replace") for message in found}
+        return taken
 
     @_translated
     def size(self, queue: str) -> int:
@@ -280,13 +415,39 @@ class RedisTransport:
 
     # --- Workers --------------------------------------------------------------------
     @_translated
-    def heartbeat(self) -> None:
-        self._heartbeat(keys=[self._key("__heartbeats__")], args=[self.worker_id])
+    def heartbeat(self, worker_id: str = "") -> str:
+        keys = [self._key("__mark__"), self._key("__heartbeats__")]
+        return _text(self._heartbeat(keys=keys, args=[uuid4().hex, worker_id or self.worker_id]))
+
+    @_translated
+    def needs_refill(self) -> bool:
+        mark, refilled = self._client.mget(self._key("__mark__"), self._key("__refilled__"))
+        self._mark = mark
+        return mark is not None and mark != refilled
+
+    @_translated
+    def refilled(self) -> None:
+        # The mark as it was when the refill began: a server emptied since needs another one.
+        if self._mark is not None:
+            self._client.set(self._key("__refilled__"), self._mark)
+
+    @_translated
+    def restore(self, parcels: "Sequence[Parcel]", slots: Sequence[str]) -> None:
+        by_queue: dict[str, list[Parcel]] = defaultdict(list)
+        for parcel in parcels:
+            by_queue[parcel.queue].append(parcel)
+        for queue, held in by_queue.items():
+            keys = [self._key(queue, "msgs"), self._acks(queue), self._key(queue, "slots")]
+            taken = [parcel.id for parcel in held if parcel.id in set(slots)]
+            arguments: list[str | bytes | int] = [self.worker_id, len(taken), *taken]
+            for parcel in held:
+                arguments += (parcel.id, parcel.data)
+            self._restore(keys=keys, args=arguments)
 
     @_translated
     def dead_workers(self, timeout_ms: int) -> list[str]:
         silent = self._dead(keys=[self._key("__heartbeats__")], args=[timeout_ms])
-        return [worker.decode() for worker in silent]
+        return [_text(worker) for worker in silent]
 
     @_translated
     def held_by(self, worker_id: str) -> dict[str, list[str]]:
@@ -294,17 +455,15 @@ class RedisTransport:
         # Worker ids have no pattern characters but a host's name may.
         pattern = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in prefix) + "*"
         return {
-            key.decode()[len(prefix) :]: [
-                message.decode("utf-8", "replace") for message in self._client.smembers(key)
-            ]
+            _text(key)[len(prefix) :]: [_text(message) for message in self._client.smembers(key)]
             for key in self._client.scan_iter(match=pattern, count=1000)
         }
 
     @_translated
     def forget(self, worker_id: str, held: dict[str, list[str]]) -> None:
         with self._client.pipeline(transaction=True) as pipeline:
-            for queue, ids in held.items():
-                if ids:
+            for queue, names in held.items():
+                if ids := _raw(names):
                     pipeline.hdel(self._key(queue, "msgs"), *ids)
                     pipeline.srem(self._acks(queue, worker_id), *ids)
                     pipeline.hdel(self._key(queue, "slots"), *ids)
@@ -312,12 +471,8 @@ class RedisTransport:
             pipeline.execute()
 
     @_translated
-    def declare_dead(self, host: str, pid: int) -> None:
-        key = self._key("__heartbeats__")
-        prefix = f"{host}:{pid}:".encode()
-        for worker in self._client.zrange(key, 0, -1):
-            if worker.startswith(prefix):
-                self._client.zadd(key, {worker: 0})
+    def declare_dead(self, worker_id: str) -> None:
+        self._client.zadd(self._key("__heartbeats__"), {worker_id: 0}, xx=True)
 
     # --- Wake-up --------------------------------------------------------------------
     @_translated
@@ -330,7 +485,7 @@ class RedisTransport:
         try:
             message = self._pubsub.get_message(timeout=timeout)
             while message is not None:
-                queues.add(message["data"].decode())
+                queues.add(_text(message["data"]))
                 message = self._pubsub.get_message(timeout=0)
         except redis.RedisError:
             self._pubsub.close()
@@ -346,11 +501,17 @@ class RedisTransport:
         self._listening.close()
 
 
+def _text(name: bytes) -> str:
+    # Any bytes, and the same ones back when it is sent again.
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _raw(names: Iterable[str]) -> list[bytes]:
+    return [name.encode("utf-8", "surrogateescape") for name in names]
+
+
 def _pairs(found: list[bytes]) -> list[tuple[str, bytes]]:
-    return [
-        (found[index].decode("utf-8", "replace"), found[index + 1])
-        for index in range(0, len(found), 2)
-    ]
+    return [(_text(found[index]), found[index + 1]) for index in range(0, len(found), 2)]
 
 
 class RedisBroker(LedgerBroker):

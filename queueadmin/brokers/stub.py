@@ -21,6 +21,7 @@ class MemoryTransport:
     def __init__(self) -> None:
         self.worker_id = "memory"
         self.is_down = False
+        self.settling_ms = 0
         self._condition = threading.Condition()
         self._messages: dict[str, dict[str, bytes]] = defaultdict(dict)
         self._waiting: dict[str, list[tuple[int, str]]] = defaultdict(list)
@@ -66,19 +67,47 @@ class MemoryTransport:
                     self._messages[queue].pop(message, None)
         self.push(parcels)
 
-    def give_back(self, queue: str, messages: Sequence[tuple[str, int]]) -> None:
+    def give_back(
+        self, queue: str, messages: Sequence[tuple[str, int]], worker_id: str = ""
+    ) -> None:
         self._require_up()
         with self._condition:
             for message, priority in reversed(messages):
                 if self._held[queue].pop(message, None) is not None:
                     self._waiting[queue].insert(0, (priority, message))
 
-    def missing(self, parcels: "Sequence[Parcel]") -> "list[Parcel]":
+    def in_hand(self, queue: str) -> set[str]:
+        return set(self._held[queue])
+
+    def needs_refill(self) -> bool:
+        return False
+
+    def refilled(self) -> None:
+        """Nothing is ever lost here."""
+
+    def restore(self, parcels: "Sequence[Parcel]", slots: Sequence[str]) -> None:
+        """Nothing is ever lost here."""
+
+    def missing(self, parcels: "Sequence[Parcel]", *, bar: bool = False) -> "list[Parcel]":
         self._require_up()
         return [parcel for parcel in parcels if parcel.id not in self._messages[parcel.queue]]
 
-    def heartbeat(self) -> None:
+    def withdraw(self, parcels: "Sequence[Parcel]") -> set[str]:
         self._require_up()
+        wanted = {parcel.id: parcel for parcel in parcels}
+        with self._condition:
+            taken = set()
+            for queue in {parcel.queue for parcel in parcels}:
+                waiting = self._waiting[queue]
+                taken |= {message for _, message in waiting if message in wanted}
+                waiting[:] = [entry for entry in waiting if entry[1] not in wanted]
+            for message in taken:
+                del self._messages[wanted[message].queue][message]
+        return taken
+
+    def heartbeat(self, worker_id: str = "") -> str:
+        self._require_up()
+        return "memory"
 
     def dead_workers(self, timeout_ms: int) -> list[str]:
         return []
@@ -89,7 +118,7 @@ class MemoryTransport:
     def forget(self, worker_id: str, held: dict[str, list[str]]) -> None:
         self.settle(held, [])
 
-    def declare_dead(self, host: str, pid: int) -> None:
+    def declare_dead(self, worker_id: str) -> None:
         """Nobody else is alive in this process's memory."""
 
     def size(self, queue: str) -> int:

@@ -4,25 +4,59 @@ Every change is one conditional UPDATE on state and dispatch number, so of two r
 row count says who won. Nothing here talks to the broker: callers push after commit.
 """
 
-from .dispatching import Parcel, confirm, next_due, parcels_of, promote_due, rescue, unconfirmed
-from .endings import Committed, Ending, commit, mark_active
-from .enqueuing import NewJob, insert
-from .requeuing import cancel_queue, requeue
+from .cancelling import (
+    Cancelled,
+    Ended,
+    cancel,
+    cancel_withdrawn,
+    cancelling,
+    reschedule,
+    run_now,
+)
+from .crashing import APART_FROM, crashed
+from .dispatching import (
+    Parcel,
+    claim,
+    confirm,
+    next_due,
+    parcels_of,
+    promote_due,
+    rescue,
+    unconfirmed,
+)
+from .endings import Committed, Ending, commit, mark_active, show_progress
+from .enqueuing import NewJob, add, insert
+from .requeuing import Requeued, cancel_queue, requeue
+from .unique import prune
 
 __all__ = [
+    "APART_FROM",
+    "Cancelled",
     "Committed",
+    "Ended",
     "Ending",
     "NewJob",
     "Parcel",
+    "Requeued",
+    "add",
+    "cancel",
     "cancel_queue",
+    "cancel_withdrawn",
+    "cancelling",
+    "claim",
     "commit",
     "confirm",
+    "crashed",
     "insert",
     "mark_active",
     "next_due",
     "parcels_of",
     "promote_due",
+    "prune",
     "requeue",
+    "reschedule",
     "rescue",
+    "run_now",
+    "show_progress",
     "unconfirmed",
 ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TIMED = ", ".join(f"'{state.value}'" for state in TIMED)
 _RUNNABLE = ", ".join(f"'{state.value}'" for state in RUNNABLE)
 # What a parcel is made of.
-_COLUMNS = ("id", "queue", "priority", "dispatch", "attempts", "requeues", "message")
+_COLUMNS = ("id", "queue", "priority", "dispatch", "attempts", "requeues", "is_suspect", "message")
 _FIELDS = ", ".join(_COLUMNS)
 
 
@@ -30,11 +30,13 @@ class Parcel(NamedTuple):
     queue: str
     priority: int
     data: bytes
+    #: It has to be claimed in the ledger before it runs.
+    is_suspect: bool = False
 
     @property
     def id(self) -> str:
         """The broker's id of this dispatch; pushing the same one twice changes nothing."""
-        return f"{self.job}:{self.dispatch}"
+        return f"{self.job}:{self.dispatch}{'?' if self.is_suspect else ''}"
 
 
 def parcels_of(jobs: "QuerySet[Job]") -> list[Parcel]:
@@ -44,8 +46,15 @@ def parcels_of(jobs: "QuerySet[Job]") -> list[Parcel]:
 
 def _parcels(rows: Iterable[Sequence[Any]]) -> list[Parcel]:
     return [
-        Parcel(job, dispatch, queue, priority, _wire(bytes(message), attempts, requeues))
-        for job, queue, priority, dispatch, attempts, requeues, message in rows
+        Parcel(
+            job,
+            dispatch,
+            queue,
+            priority,
+            _wire(bytes(message), attempts, requeues),
+            bool(is_suspect),
+        )
+        for job, queue, priority, dispatch, attempts, requeues, is_suspect, message in rows
     ]
 
 
@@ -60,7 +69,7 @@ def _wire(message: bytes, attempts: int, requeues: int) -> bytes:
     try:
         decoded = json.loads(message)
         decoded["options"]["retries"] = attempts
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         # Bytes of another encoder go as they came; the ledger counts the attempts anyhow.
         return message
     if requeues:
@@ -116,13 +125,42 @@ def confirm(parcels: Iterable[Parcel]) -> int:
         return int(cursor.rowcount)
 
 
-def rescue(dispatches: Iterable[tuple[str, int]]) -> list[Parcel]:
+def claim(job: str, dispatch: int, *, worker: str) -> int | None:
+    """Start a suspect job in the ledger; return how often it crashed, or None if it is not ours.
+
+    The slow path. Of two holders of copies one gets it: the dispatch number tells which
+    copy counts, and the state whether it runs already. A job that is rescued at the same
+    moment is either claimed before, and then `rescue` of what waits leaves it alone, or
+    after, and then the number is another one.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE queueadmin_job SET state = 'active', started_at = %s, worker = %s "
+            "WHERE id = %s AND dispatch = %s AND state = 'waiting' RETURNING crashes",
+            [sql.timestamp(clock.now()), worker, job, dispatch],
+        )
+        row = cursor.fetchone()
+    return None if row is None else int(row[0])
+
+
+def rescue(
+    dispatches: Iterable[tuple[str, int]], states: Sequence[JobState] = RUNNABLE
+) -> list[Parcel]:
     """Give jobs whose message is lost or in dead hands a new dispatch number, for pushing.
 
     The number is raised before anything is pushed: an outcome that the old holder still
     reports is stale from here on. Jobs that have moved on since are left alone, because
-    an outcome is committed before its message leaves the broker.
+    an outcome is committed before its message leaves the broker; and so are those that
+    somebody cancels, because a missing message makes their end certain.
+
+    Args:
+        dispatches: (job id, dispatch) of each.
+        states: which of them to move; who saw them wait must not move those that were
+            started since. Jobs that may have been started are suspect from now on.
     """
+    # What only waited is in nobody's hands but those of holders that have to claim it.
+    suspect = "true" if JobState.ACTIVE in states else "false"
+    allowed = ", ".join(f"'{state.value}'" for state in states)
     wanted = sorted(dispatches)
     if not wanted:
         return []
@@ -130,9 +168,10 @@ def rescue(dispatches: Iterable[tuple[str, int]]) -> list[Parcel]:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             "UPDATE queueadmin_job SET state = 'waiting', dispatch = queueadmin_job.dispatch + 1, "  # noqa: S608
-            f"in_broker = false FROM {found} "
+            f"is_suspect = (queueadmin_job.is_suspect OR {suspect}), in_broker = false FROM {found} "
             "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
-            f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE}) "
+            f"AND {sql.unindexed('queueadmin_job.state')} IN ({allowed}) "
+            "AND queueadmin_job.cancel_requested_at IS NULL "
             f"RETURNING {', '.join(f'queueadmin_job.{column}' for column in _COLUMNS)}",
             [sql.encode(wanted)],
         )

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from ..fingerprints import fingerprint
 from ..models import DeadLetter, Job
 from ..states import RUNNABLE, DeadLetterStatus, DeathCause, JobState, Outcome
-from . import sql
+from . import counting, grouping, sql, unique
 from .dispatching import Parcel, parcels_of
 from .enqueuing import NewJob, insert
 
@@ -69,6 +69,7 @@ _UPDATED = (
     ("due_at", "timestamptz"),
     ("started_at", "timestamptz"),
     ("finished_at", "timestamptz"),
+    ("ended_at", "timestamptz"),
     ("worker", "text"),
     ("error_class", "text"),
     ("error_message", "text"),
@@ -104,8 +105,13 @@ def commit(endings: Sequence[Ending]) -> Committed:
     endings = sorted(_first_per_job(endings), key=lambda ending: ending.job)
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_update_sql(), [sql.encode(map(_updated, endings))])
-        requeues = dict(cursor.fetchall())
+        updated = {job: row for job, *row in cursor.fetchall()}
+        requeues = {job: row[0] for job, row in updated.items()}
         accepted = [ending for ending in endings if ending.job in requeues]
+        for ending in accepted:
+            if updated[ending.job][1] == JobState.CANCELLED:
+                # It would have run again, had nobody asked to cancel it.
+                ending.state, ending.outcome = JobState.CANCELLED, Outcome.CANCELLED
         attempts = [_attempt(ending) for ending in accepted if ending.attempt]
         if attempts:
             names = ", ".join(name for name, _ in _ATTEMPT)
@@ -123,9 +129,13 @@ def commit(endings: Sequence[Ending]) -> Committed:
             ],
             endings[0].finished_at,
         )
+        _release({ending.job: ending.state for ending in accepted if updated[ending.job][2]})
         follow_ups = [job for ending in accepted for job in ending.follow_ups]
         new = insert(follow_ups) if follow_ups else set()
         parcels = _again([ending.job for ending in accepted if ending.state == JobState.WAITING])
+        # Last: rows that recorders share are locked no longer than the commit takes.
+        counting.count(accepted, {job: row[3] for job, row in updated.items()})
+        grouping.group([ending for ending in accepted if ending.state == JobState.DEAD])
     parcels += [
         Parcel(job.id, 1, job.queue, job.priority, job.message)
         for job in follow_ups
@@ -144,18 +154,26 @@ def _first_per_job(endings: Sequence[Ending]) -> list[Ending]:
 
 
 def _update_sql() -> str:
+    # Who was asked to stop gets no further run, however the last one ended.
+    cancelled = (
+        "queueadmin_job.cancel_requested_at IS NOT NULL "
+        "AND o.state IN ('waiting', 'scheduled', 'retrying')"
+    )
     return (
         "UPDATE queueadmin_job SET "  # noqa: S608  # constants only
-        "state = o.state, attempts = COALESCE(o.attempts, queueadmin_job.attempts), dispatch = o.dispatch + o.step, "
+        f"state = CASE WHEN {cancelled} THEN 'cancelled' ELSE o.state END, attempts = COALESCE(o.attempts, queueadmin_job.attempts), dispatch = o.dispatch + o.step, "
         "due_at = COALESCE(o.due_at, queueadmin_job.due_at), "
         "started_at = COALESCE(o.started_at, queueadmin_job.started_at), "
-        "finished_at = o.finished_at, worker = o.worker, error_class = o.error_class, "
+        f"finished_at = CASE WHEN {cancelled} THEN o.ended_at ELSE o.finished_at END, worker = o.worker, error_class = o.error_class, "
         "error_message = o.error_message, result = COALESCE(o.result, queueadmin_job.result), "
-        "max_attempts = COALESCE(o.max_attempts, queueadmin_job.max_attempts), in_broker = false "
+        "max_attempts = COALESCE(o.max_attempts, queueadmin_job.max_attempts), in_broker = false, "
+        "is_suspect = (queueadmin_job.crashes > 0) "
         f"FROM {sql.rows(_UPDATED, 'o')} "
         "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
         f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE}) "
-        "RETURNING queueadmin_job.id, queueadmin_job.requeues"
+        "RETURNING queueadmin_job.id, queueadmin_job.requeues, queueadmin_job.state, "
+        "queueadmin_job.unique_key <> '', "
+        f"{sql.milliseconds('queueadmin_job.started_at', 'queueadmin_job.due_at')}"
     )
 
 
@@ -172,6 +190,7 @@ def _updated(ending: Ending) -> tuple[object, ...]:
         ending.due_at,
         ending.started_at if ending.attempt else None,
         ending.finished_at if is_final else None,
+        ending.finished_at,
         ending.worker,
         ending.error_class,
         ending.error_message,
@@ -199,7 +218,7 @@ def _attempt(ending: Ending) -> tuple[object, ...]:
 
 def _bury(endings: list[Ending]) -> None:
     """Open a dead letter for each job that died, or reopen the one it has."""
-    row = "(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 1, %s, 1, %s, '')"
+    row = "(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 1, %s, 1, %s, '')"
     for start in range(0, len(endings), _BATCH):
         batch = endings[start : start + _BATCH]
         parameters = [
@@ -215,6 +234,8 @@ def _bury(endings: list[Ending]) -> None:
                 ending.error_message,
                 ending.traceback,
                 fingerprint(ending.actor, ending.error_class, ending.error_message),
+                ending.release,
+                ending.worker,
                 ending.attempt,
                 ending.raw,
                 sql.timestamp(ending.finished_at),
@@ -223,13 +244,14 @@ def _bury(endings: list[Ending]) -> None:
         with connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO queueadmin_deadletter (job_id, status, died_by, queue, actor, "  # noqa: S608
-                "error_class, error_message, traceback, fingerprint, attempts, deaths, raw, "
+                "error_class, error_message, traceback, fingerprint, release, worker, attempts, deaths, raw, "
                 "urgency, died_at, closing_reason) "
                 f"VALUES {', '.join([row] * len(batch))} "
                 "ON CONFLICT (job_id) DO UPDATE SET status = excluded.status, "
                 "died_by = excluded.died_by, error_class = excluded.error_class, "
                 "error_message = excluded.error_message, traceback = excluded.traceback, "
-                "fingerprint = excluded.fingerprint, attempts = excluded.attempts, "
+                "fingerprint = excluded.fingerprint, release = excluded.release, "
+                "worker = excluded.worker, attempts = excluded.attempts, "
                 "deaths = queueadmin_deadletter.deaths + 1, died_at = excluded.died_at",
                 parameters,
             )
@@ -243,11 +265,44 @@ def _recover(job_ids: list[str], at: datetime) -> None:
         )
 
 
+def _release(keyed: dict[str, JobState]) -> None:
+    """Release the unique keys of those that will not run again by themselves."""
+    failed = (JobState.DEAD, JobState.CANCELLED)
+    unique.release(
+        [job for job, state in keyed.items() if state == JobState.COMPLETED],
+        [job for job, state in keyed.items() if state in failed],
+    )
+
+
 def _again(job_ids: list[str]) -> list[Parcel]:
     """Return the parcels of jobs that go straight back to waiting."""
     if not job_ids:
         return []
     return parcels_of(Job.objects.filter(id__in=job_ids))
+
+
+def show_progress(runs: Sequence[tuple[str, int, int, int | None, str]]) -> int:
+    """Show how far jobs have come.
+
+    Args:
+        runs: (job id, dispatch, done, total, text) of each.
+    """
+    columns = (
+        ("id", "text"),
+        ("dispatch", "integer"),
+        ("done", "bigint"),
+        ("total", "bigint"),
+        ("words", "text"),
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE queueadmin_job SET progress_done = o.done, progress_total = o.total, "  # noqa: S608
+            f"progress_text = o.words FROM {sql.rows(columns, 'o')} "
+            "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
+            f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE})",
+            [sql.encode(sorted(runs, key=lambda run: run[0]))],
+        )
+        return int(cursor.rowcount)
 
 
 def mark_active(runs: Sequence[tuple[str, int, datetime, str]]) -> int:

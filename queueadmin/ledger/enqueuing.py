@@ -6,17 +6,19 @@ from datetime import datetime
 
 from django.db import connection
 
-from ..states import JobState, Priority
+from ..models import Job
+from ..states import FINISHED, JobState, Priority
+from . import unique
 from .sql import timestamp
 
-# 500 rows of 12 columns stay far below SQLite's 32,766 and PostgreSQL's 65,535 parameters.
+# 500 rows of 15 columns stay far below SQLite's 32,766 and PostgreSQL's 65,535 parameters.
 _BATCH = 500
 _COLUMNS = (
     "id, queue, actor, priority, state, dispatch, attempts, max_attempts, requeues, message, "
-    "subject, parent, worker, error_class, error_message, enqueued_at, due_at, in_broker, "
-    "is_sealed"
+    "subject, parent, group_key, unique_key, unique_until, worker, error_class, error_message, "
+    "enqueued_at, due_at, in_broker, is_sealed"
 )
-_ROW = "(%s, %s, %s, %s, %s, 1, 0, %s, 0, %s, %s, %s, '', '', '', %s, %s, false, %s)"
+_ROW = "(%s, %s, %s, %s, %s, 1, 0, %s, 0, %s, %s, %s, %s, %s, %s, '', '', '', %s, %s, false, %s)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +35,40 @@ class NewJob:
     max_attempts: int | None = None
     subject: str = ""
     parent: str = ""
+    group: str = ""
+    unique_key: str = ""
+    #: How long it holds the key; None means while it is unfinished.
+    unique_until: datetime | None = None
     is_sealed: bool = False
 
 
-def insert(jobs: Sequence[NewJob]) -> set[str]:
-    """Add the jobs on the current connection and return the ids that were new.
+@dataclass(frozen=True, slots=True)
+class Added:
+    """Which jobs were new, and by which job the unique keys of others are held."""
 
-    An id that stands in the ledger already is left as it is. ON CONFLICT rather than a
+    new: set[str]
+    held: dict[str, str]
+
+
+def insert(jobs: Sequence[NewJob]) -> set[str]:
+    """Add the jobs as `add` does and return the ids that were new."""
+    return add(jobs).new
+
+
+def add(jobs: Sequence[NewJob]) -> Added:
+    """Add the jobs on the current connection, in a transaction where one has a unique key.
+
+    A job whose key another one holds is left out. An id that stands in the ledger already is left as it is. ON CONFLICT rather than a
     caught IntegrityError, which would break the caller's transaction. Ids are sorted, so
     that two transactions which add the same jobs wait for each other instead of locking
     each other out.
     """
+    keyed = {job.id: job for job in jobs if job.unique_key}
+    held = unique.claim(
+        unique.Claim(job.actor, job.unique_key, job.id, job.unique_until) for job in keyed.values()
+    )
     added: set[str] = set()
-    ordered = sorted(jobs, key=lambda job: job.id)
+    ordered = sorted((job for job in jobs if job.id not in held), key=lambda job: job.id)
     with connection.cursor() as cursor:
         for start in range(0, len(ordered), _BATCH):
             batch = ordered[start : start + _BATCH]
@@ -56,7 +79,12 @@ def insert(jobs: Sequence[NewJob]) -> set[str]:
                 [parameter for job in batch for parameter in _parameters(job)],
             )
             added.update(row[0] for row in cursor.fetchall())
-    return added
+    # The job stands in the ledger already: one that has ended would hold its key for ever.
+    known = keyed.keys() - held.keys() - added
+    if known:
+        ended = Job.objects.filter(id__in=known, state__in=FINISHED).values_list("id", flat=True)
+        unique.release((), ended)
+    return Added(added, held)
 
 
 def _parameters(job: NewJob) -> tuple[str | int | bytes | datetime | None, ...]:
@@ -70,6 +98,9 @@ def _parameters(job: NewJob) -> tuple[str | int | bytes | datetime | None, ...]:
         job.message,
         job.subject,
         job.parent,
+        job.group,
+        job.unique_key,
+        timestamp(job.unique_until) if job.unique_until is not None else None,
         timestamp(job.enqueued_at),
         timestamp(job.due_at or job.enqueued_at),
         job.is_sealed,

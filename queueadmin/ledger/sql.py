@@ -51,3 +51,10 @@ def unindexed(column: str) -> str:
     few ids of a row set; a unary plus forbids it that (SQLite, "The Query Optimizer", 3).
     """
     return f"+{column}" if connection.vendor == "sqlite" else column
+
+
+def milliseconds(later: str, earlier: str) -> str:
+    """Return the SQL for the milliseconds between two columns with times; NULL without one."""
+    if connection.vendor == "postgresql":
+        return f"EXTRACT(EPOCH FROM ({later} - {earlier}))::float8 * 1000"
+    return f"(julianday({later}) - julianday({earlier})) * 86400000.0"

@@ -3,20 +3,35 @@
 from .attempt import Attempt
 from .audit import AuditEntry
 from .dead_letter import DeadLetter, Note
+from .failure_group import FailureGroup, GroupNote
 from .job import Job
 from .lease import Lease
-from .queue import Queue
+from .operation import OperationItem, RequeueOperation
+from .queue import Overview, Queue
 from .recovery import RecoveryRun
-from .schedule import ScheduleOccasion
+from .schedule import ScheduleControl, ScheduleOccasion
+from .statistic import HourStatistic, MinuteStatistic
+from .unique import UniqueKey
+from .worker import Worker
 
 __all__ = [
     "Attempt",
     "AuditEntry",
     "DeadLetter",
+    "FailureGroup",
+    "GroupNote",
+    "HourStatistic",
     "Job",
     "Lease",
+    "MinuteStatistic",
     "Note",
+    "OperationItem",
+    "Overview",
     "Queue",
     "RecoveryRun",
+    "RequeueOperation",
+    "ScheduleControl",
     "ScheduleOccasion",
+    "UniqueKey",
+    "Worker",
 ]

@@ -54,6 +54,9 @@ class DeadLetter(models.Model):
     error_message = models.TextField(_("error text"), blank=True, default="")
     traceback = models.TextField(_("stack"), blank=True, default="")
     fingerprint = models.CharField(_("fingerprint"), max_length=32, blank=True, default="")
+    #: Where it happened: version of the code, and worker process.
+    release = models.CharField(_("release"), max_length=100, blank=True, default="")
+    worker = models.CharField(_("worker"), max_length=150, blank=True, default="")
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     #: How often the job died; more than 1 after a requeue that failed again.
     deaths = models.PositiveIntegerField(_("deaths"), default=1)

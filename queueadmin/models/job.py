@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import payloads
 from ..exceptions import Undecryptable
-from ..states import FINISHED, TIMED, JobState, Priority
+from ..states import FINISHED, RUNNABLE, TIMED, JobState, Priority
 from .fields import JobIdField
 
 
@@ -28,6 +28,10 @@ class JobQuerySet(models.QuerySet["Job"]):
     def unfinished(self) -> "JobQuerySet":
         """Jobs that will still run."""
         return self.exclude(state__in=FINISHED)
+
+    def cancelling(self) -> "JobQuerySet":
+        """Jobs that shall not start, or stop, and of which it is not certain yet."""
+        return self.filter(cancel_requested_at__isnull=False, state__in=RUNNABLE)
 
     def about(self, subject: models.Model) -> "JobQuerySet":
         """Jobs enqueued with `subject` as their business object."""
@@ -56,6 +60,10 @@ class Job(models.Model):
     max_attempts = models.PositiveIntegerField(_("of at most"), null=True, blank=True)
     #: How often staff gave it a new round of attempts.
     requeues = models.PositiveSmallIntegerField(_("requeues"), default=0)
+    #: How many processes have died while they ran it, in the current round.
+    crashes = models.PositiveSmallIntegerField(_("crashes"), default=0, db_default=0)
+    #: Another copy of it may be about to run: whoever takes it claims it in the ledger first.
+    is_suspect = models.BooleanField(_("suspect"), default=False, db_default=False)
     #: The encoded message, byte for byte; everything to run the job again.
     message = models.BinaryField(_("message"))
     #: Result as JSON, when the actor stores results.
@@ -64,6 +72,20 @@ class Job(models.Model):
     subject = models.CharField(_("subject"), max_length=150, blank=True, default="")
     #: The job whose run enqueued this one.
     parent = JobIdField(_("parent"), blank=True, default="")
+    #: Of the jobs of one group with a completion callback.
+    group = models.CharField(
+        _("group"), max_length=64, blank=True, default="", db_column="group_key"
+    )
+    #: How far a run that says so has come; see `queueadmin.progress`.
+    progress_done = models.BigIntegerField(_("done"), null=True, blank=True)
+    progress_total = models.BigIntegerField(_("of"), null=True, blank=True)
+    progress_text = models.CharField(
+        _("progress"), max_length=200, blank=True, default="", db_default=""
+    )
+    #: Of jobs with this key and actor one holds it; see `queueadmin.ledger.unique`.
+    unique_key = models.CharField(_("unique key"), max_length=150, blank=True, default="")
+    #: How long it holds the key; None means while it is unfinished.
+    unique_until = models.DateTimeField(_("unique until"), null=True, blank=True)
     worker = models.CharField(_("worker"), max_length=150, blank=True, default="")
     error_class = models.CharField(_("error"), max_length=200, blank=True, default="")
     error_message = models.TextField(_("error text"), blank=True, default="")
@@ -72,13 +94,15 @@ class Job(models.Model):
     due_at = models.DateTimeField(_("due"))
     started_at = models.DateTimeField(_("started"), null=True, blank=True)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
-    #: Known to have reached the broker; False costs one look by the dispatcher.
     #: Whether the message is encrypted.
     # A default of the database's too: the release before this one inserts without it.
     is_sealed = models.BooleanField(_("encrypted"), default=False, db_default=False)
     #: When the personal data in message, result and error texts were erased.
     erased_at = models.DateTimeField(_("erased"), null=True, blank=True)
+    #: Known to have reached the broker; False costs one look by the dispatcher.
     in_broker = models.BooleanField(_("in broker"), default=False)
+    #: Since when it shall not start any more, or stop; kept when it was too late.
+    cancel_requested_at = models.DateTimeField(_("cancel requested"), null=True, blank=True)
 
     objects = JobQuerySet.as_manager()
 
@@ -89,6 +113,7 @@ class Job(models.Model):
         permissions = [
             ("cancel_job", "Can cancel jobs"),
             ("retry_job", "Can run jobs now"),
+            ("reschedule_job", "Can reschedule jobs"),
             ("reveal_payload", "Can see masked payload fields"),
             ("erase_payload", "Can erase personal data from payloads"),
             ("clean_job", "Can remove finished jobs"),
@@ -112,11 +137,21 @@ class Job(models.Model):
                 condition=Q(state=JobState.WAITING.value, in_broker=False),
                 name="queueadmin_job_unconfirmed",
             ),
+            # What workers ask twice a second: whom of theirs shall they stop?
+            models.Index(
+                fields=["cancel_requested_at"],
+                condition=Q(
+                    cancel_requested_at__isnull=False,
+                    state__in=[state.value for state in RUNNABLE],
+                ),
+                name="queueadmin_job_cancelling",
+            ),
             models.Index(
                 fields=["subject", "-enqueued_at"],
                 condition=~Q(subject=""),
                 name="queueadmin_job_subject",
             ),
+            models.Index(fields=["group"], condition=~Q(group=""), name="queueadmin_job_group"),
             models.Index(fields=["parent"], condition=~Q(parent=""), name="queueadmin_job_parent"),
         ]
 
@@ -127,6 +162,11 @@ class Job(models.Model):
     def short_id(self) -> str:
         """The id's beginning, enough for people to tell jobs apart."""
         return str(self.id)[:8]
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether a cancel was asked for and is not certain yet."""
+        return self.cancel_requested_at is not None and self.state in RUNNABLE
 
     @property
     def is_finished(self) -> bool:

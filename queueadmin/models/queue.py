@@ -9,7 +9,14 @@ from django.utils.translation import gettext_lazy as _
 
 
 class Queue(models.Model):
-    """One row per queue that was ever paused or limited by hand."""
+    """One row per queue that was ever paused or limited, by hand or by its breaker."""
+
+    class Breaker(models.TextChoices):
+        """Where a queue's circuit breaker stands."""
+
+        CLOSED = "closed", _("closed")
+        OPEN = "open", _("open")
+        PROBING = "probing", _("probing")
 
     name = models.CharField(_("queue"), primary_key=True, max_length=100)
     paused_at = models.DateTimeField(_("paused"), null=True, blank=True)
@@ -28,6 +35,11 @@ class Queue(models.Model):
     concurrency = models.PositiveIntegerField(_("concurrency"), null=True, blank=True)
     rate_limit = models.PositiveIntegerField(_("starts"), null=True, blank=True)
     rate_window_ms = models.PositiveIntegerField(_("per milliseconds"), null=True, blank=True)
+    breaker_state = models.CharField(
+        _("breaker"), max_length=10, choices=Breaker.choices, default=Breaker.CLOSED
+    )
+    breaker_changed_at = models.DateTimeField(_("breaker changed"), null=True, blank=True)
+    breaker_cause = models.TextField(_("cause"), blank=True, default="")
 
     class Meta:
         verbose_name = _("queue")
@@ -44,6 +56,10 @@ class Queue(models.Model):
                 name="queueadmin_queue_rate_whole",
             ),
             models.CheckConstraint(
+                condition=Q(breaker_state__in=["closed", "open", "probing"]),
+                name="queueadmin_queue_breaker_known",
+            ),
+            models.CheckConstraint(
                 condition=Q(concurrency__isnull=True) | Q(concurrency__gt=0),
                 name="queueadmin_queue_concurrency_positive",
             ),
@@ -52,8 +68,24 @@ class Queue(models.Model):
     def __str__(self) -> str:
         return str(self.name)
 
+    @property
+    def breaker_stage(self) -> str:
+        """What the breaker stands at and since when; counts belong to one stage."""
+        since = self.breaker_changed_at
+        return f"{self.breaker_state}:{since.isoformat() if since else ''}"
+
     def is_paused(self, at: datetime) -> bool:
         """Return whether the queue is paused at a moment."""
         if self.paused_at is None:
             return False
         return self.paused_until is None or at < self.paused_until
+
+
+class Overview(Queue):
+    """All queues at a glance; a proxy, so that the page has its entry in the admin."""
+
+    class Meta:
+        proxy = True
+        verbose_name = _("overview")
+        verbose_name_plural = _("overview")
+        default_permissions = ()

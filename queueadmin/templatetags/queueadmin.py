@@ -6,10 +6,20 @@ from typing import Any
 from django import template
 from django.contrib.admin.utils import quote
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy
 
 from .. import display
+from ..models import Job
 from ..models.dead_letter import Urgency
-from ..states import DeadLetterStatus, JobState, Outcome
+from ..states import (
+    DeadLetterStatus,
+    GroupStatus,
+    ItemState,
+    JobState,
+    OperationStatus,
+    Outcome,
+)
+from ..statistics import Flow
 
 register = template.Library()
 
@@ -22,6 +32,12 @@ register.filter("span", display.span)
 def state_badge(state: str) -> SafeString:
     """Show a job's state."""
     return display.badge(_member(JobState, state))
+
+
+@register.simple_tag
+def cancelling_badge() -> SafeString:
+    """Show that a cancel was requested and is not certain yet."""
+    return display.badge("cancelling", display.CANCELLING)
 
 
 @register.filter
@@ -40,6 +56,24 @@ def urgency_badge(urgency: int) -> SafeString:
 def outcome_badge(outcome: str) -> SafeString:
     """Show how an attempt ended."""
     return display.badge(_member(Outcome, outcome))
+
+
+@register.filter
+def group_badge(status: str) -> SafeString:
+    """Show a failure group's status."""
+    return display.badge(_member(GroupStatus, status))
+
+
+@register.filter
+def operation_badge(status: str) -> SafeString:
+    """Show how far a requeue operation is."""
+    return display.badge(_member(OperationStatus, status))
+
+
+@register.filter
+def item_badge(state: str) -> SafeString:
+    """Show what became of one job of a requeue operation."""
+    return display.badge(_member(ItemState, state))
 
 
 @register.filter
@@ -69,3 +103,76 @@ def admin_quote(key: str | int) -> Any:
 def _member(choices: Any, value: Any) -> Any:
     """Return the member for a stored value, or the value where it is unknown."""
     return choices(value) if value in choices.values else value
+
+
+@register.filter
+def badge_of(kind: str, word: object = None) -> SafeString:
+    """Show one of the badges that are no state, with another word if one is given."""
+    return display.badge(kind, word if word is not None else WORDS.get(kind, kind))
+
+
+@register.filter
+def state_label(state: str) -> Any:
+    """Return a job state's word."""
+    return getattr(_member(JobState, state), "label", state)
+
+
+@register.filter
+def thousands(number: int) -> str:
+    """Show a number with its thousands apart."""
+    return f"{number:,}"
+
+
+@register.filter
+def age(when: datetime | None) -> SafeString | str:
+    """Show how long ago something was, in one unit."""
+    return display.age_tag(when)
+
+
+@register.filter
+def rate(number: float) -> str:
+    """Show a rate with as many digits as it needs."""
+    if not number:
+        return "0"
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}".removesuffix(".0")
+
+
+@register.filter
+def percent(share: float | None) -> str:
+    """Show a share in per cent; a dash where there is none."""
+    return "–" if share is None else f"{share:.0f} %"
+
+
+@register.filter
+def waits(flow: Flow) -> str:
+    """Show how long jobs waited: half of them, and 95 of 100."""
+    return _pair(flow.wait_at(0.5), flow.wait_at(0.95))
+
+
+@register.filter
+def runs(flow: Flow) -> str:
+    """Show how long runs took: half of them, and 95 of 100."""
+    return _pair(flow.run_at(0.5), flow.run_at(0.95))
+
+
+@register.filter
+def took(job: Job | None) -> str:
+    """Show how long a job's last run took."""
+    if job is None or job.started_at is None or job.finished_at is None:
+        return "–"
+    return display.span(job.finished_at - job.started_at)
+
+
+def _pair(half: timedelta | None, most: timedelta | None) -> str:
+    if half is None or most is None:
+        return "–"
+    return f"{display.span(half, is_coarse=True)} / {display.span(most, is_coarse=True)}"
+
+
+#: Badges that are no state.
+WORDS = {
+    "paused": gettext_lazy("paused"),
+    "limited": gettext_lazy("limited"),
+    "done": gettext_lazy("done"),
+    "failed": gettext_lazy("lost"),
+}

@@ -19,14 +19,14 @@ def job(**fields: object) -> Job:
 
 
 def test_a_job_is_described_in_words_without_a_query(order: Order) -> None:
-    described = Job.objects.for_list().get(actor="order_confirmation")
+    described = Job.objects.for_list().get(actor="route_order")
 
     with CaptureQueriesContext(
         connection,
     ) as queries:
         text = Resolver().describe(described)
 
-    assert text == f"Order {order.pk}: confirmation"
+    assert text == f"Order {order.pk}: choice of a vendor"
     assert not queries.captured_queries
 
 
@@ -45,7 +45,7 @@ def test_a_message_is_linked_to_order_delivery_and_shop(sandbox: Sandbox, order:
 
 
 def test_a_confirmation_is_linked_to_order_and_shop(order: Order) -> None:
-    links = Resolver().links(Job.objects.get(actor="order_confirmation"))
+    links = Resolver().links(Job.objects.get(actor="route_order"))
 
     assert [link.label for link in links] == [f"Order {order.pk}", "Harbour Shop"]
 

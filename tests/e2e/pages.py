@@ -8,7 +8,37 @@ LETTERS = "/admin/queueadmin/deadletter/"
 JOBS = "/admin/queueadmin/job/"
 
 #: Name of each staff page -> how to get there.
-STAFF = ("dead-letters", "dead-letter", "requeue", "jobs", "job", "audit", "recovery-runs")
+STAFF = (
+    "overview",
+    "queues",
+    "pause-queue",
+    "workers",
+    "schedules",
+    "failure-groups",
+    "failure-group",
+    "requeue-group",
+    "requeue-operations",
+    "requeue-operation",
+    "dead-letters",
+    "dead-letter",
+    "requeue",
+    "jobs",
+    "job",
+    "audit",
+    "recovery-runs",
+)
+#: Pages with an address of their own.
+_PLAIN = {
+    "overview": "overview/",
+    "queues": "queue/",
+    "pause-queue": "queue/order-processing/do/pause/",
+    "workers": "worker/",
+    "schedules": "schedulecontrol/",
+    "failure-groups": "failuregroup/",
+    "requeue-operations": "requeueoperation/",
+    "audit": "auditentry/",
+    "recovery-runs": "recoveryrun/",
+}
 
 
 def open_staff_page(page: Page, address: str, name: str) -> None:
@@ -18,15 +48,41 @@ def open_staff_page(page: Page, address: str, name: str) -> None:
         if name != "dead-letters":
             page.locator("#result_list tbody th a").first.click()
         if name == "requeue":
-            page.get_by_role("link", name="Requeue").or_(
-                page.get_by_role("button", name="Requeue")
-            ).first.click()
+            page.locator("#content-main").get_by_role("button", name="Requeue").first.click()
     elif name in ("jobs", "job"):
         page.goto(urljoin(address, JOBS))
         if name == "job":
             page.locator("#result_list tbody th a", has_text="send_whatsapp").last.click()
             page.wait_for_selector(".qa-record")
+    elif name in _PLAIN:
+        page.goto(urljoin(address, f"/admin/queueadmin/{_PLAIN[name]}"))
+    elif name == "requeue-operation":
+        open_operation(page, address)
     else:
-        model = {"audit": "auditentry", "recovery-runs": "recoveryrun"}[name]
-        page.goto(urljoin(address, f"/admin/queueadmin/{model}/"))
-    page.wait_for_load_state("networkidle")
+        page.goto(urljoin(address, "/admin/queueadmin/failuregroup/"))
+        page.locator("#result_list tbody th a").first.click()
+        page.wait_for_selector(".qa-matrix")
+        if name == "requeue-group":
+            page.locator("#content-main").get_by_role("link", name="Requeue").click()
+    # Not "networkidle": some pages go on asking.
+    page.wait_for_load_state("load")
+
+
+def open_operation(page: Page, address: str) -> None:
+    """Open the newest requeue operation; begin one, for tomorrow, if there is none."""
+    operations = urljoin(address, "/admin/queueadmin/requeueoperation/")
+    page.goto(operations)
+    if page.locator("#result_list").count() == 0:
+        page.goto(urljoin(address, LETTERS))
+        page.locator("input.action-select").first.check()
+        page.select_option("select[name=action]", "requeue_guarded")
+        page.locator("button[name=index]").first.click()
+        page.fill("[name=name]", "WhatsApp outage")
+        page.fill("[name=reason]", "The provider says that it is over.")
+        page.fill("[name=start_at]", "2100-01-01T06:00")
+        page.get_by_role("button", name="Preview").click()
+        page.get_by_role("button", name="Start").click()
+        page.wait_for_selector(".qa-progress")
+        return
+    page.locator("#result_list tbody th a").first.click()
+    page.wait_for_selector(".qa-progress")

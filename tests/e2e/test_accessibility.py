@@ -7,6 +7,7 @@ from axe_core_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from tests.e2e.pages import STAFF, open_staff_page
+from tests.e2e.test_stories import vendor_link
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -44,9 +45,18 @@ def test_shop_pages_have_no_violation(site, person, colours):
     page = person("shop", color_scheme=colours, bypass_csp=True)
 
     found = {}
-    for path in ("/orders/", "/orders/new/", "/orders/1/"):
+    for path in (
+        "/orders/",
+        "/orders/new/",
+        "/orders/1/",
+        "/orders/4/delivery/",
+        "/orders/credit/",
+        "/orders/settings/",
+    ):
         page.goto(site[0] + path)
         found[path] = violations(page)
+    page.goto(vendor_link(page, site, "1"))
+    found["vendor"] = violations(page)
     page.goto(site[1] + "/")
     found["inbox"] = violations(page)
 

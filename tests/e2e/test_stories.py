@@ -48,12 +48,84 @@ def test_an_order_becomes_three_messages_and_its_jobs_are_in_the_admin(site, per
 
     admin = person("admin")
     admin.goto(f"{site[0]}/admin/queueadmin/job/?q=orders.order:{number}")
-    for actor in ("order_confirmation", "send_whatsapp", "send_email", "send_sms"):
+    for actor in ("route_order", "send_whatsapp", "send_email", "send_sms"):
         expect(admin.locator("#result_list tbody th a", has_text=actor).first).to_be_visible()
     admin.locator("#result_list tbody th a", has_text="send_whatsapp").first.click()
     expect(admin.locator(".qa-record")).to_be_visible()
     assert "completed" in admin.inner_text("#content")
     assert "attempt 1 of 5" in admin.inner_text("#content")
+
+
+def test_an_order_goes_from_the_shop_by_its_vendor_to_its_door(site, person):
+    shop = person("shop")
+    number = place_order(shop, site)
+    link = vendor_link(shop, site, number)
+
+    vendor = person(None)
+    vendor.goto(link)
+    vendor.get_by_role("button", name="Confirm").click()
+    expect(vendor.get_by_text("You have confirmed this order")).to_be_visible()
+    admin = person("admin")
+    for button in ("Out for delivery", "Delivered"):
+        admin.goto(f"{site[0]}/admin/orders/order/{number}/change/")
+        admin.get_by_role("button", name=button).click()
+
+    shop.goto(f"{site[0]}/orders/{number}/")
+    until(shop, lambda: "order delivered" in shop.inner_text("main"))
+    assert "delivered" in shop.inner_text(".head")
+    # The sandbox reports each message as delivered, by signed webhooks.
+    told = shop.locator("ul.history li", has_text="order confirmed").filter(has_text="WhatsApp")
+    until(shop, lambda: "delivered" in told.inner_text())
+
+
+def test_a_vendor_that_refuses_is_replaced_and_a_link_answers_once(site, person):
+    shop = person("corner")
+    number = place_order(shop, site)
+    first = vendor_link(shop, site, number)
+
+    vendor = person(None)
+    vendor.goto(first)
+    vendor.get_by_role("button", name="Refuse").click()
+    expect(vendor.get_by_text("You have refused this order")).to_be_visible()
+    second = vendor_link(shop, site, number, other_than=first)
+
+    vendor.goto(second)
+    vendor.get_by_role("button", name="Confirm").click()
+    expect(vendor.get_by_text("You have confirmed this order")).to_be_visible()
+    vendor.goto(first)
+    assert vendor.get_by_role("button", name="Confirm").count() == 0
+
+
+def test_a_delivery_time_and_wishes_are_chosen_on_a_phone(site, person):
+    shop = person("shop", viewport={"width": 390, "height": 844})
+    place_order(shop, site)
+
+    shop.get_by_role("link", name="Choose a delivery time").click()
+    shop.locator(".slots input").last.check()
+    shop.get_by_role("button", name="Choose").click()
+    expect(shop.get_by_text("24 hours before")).to_be_visible()
+    shop.get_by_role("link", name="Messages", exact=True).click()
+    shop.get_by_role("button", name="Keep").click()
+
+    expect(shop.get_by_text("Your wishes are kept.")).to_be_visible()
+
+
+def vendor_link(page: Page, site, number: str, other_than: str = "") -> str:
+    """Wait for the message that asks a vendor for an order, and return its link."""
+    found: list[str] = []
+
+    def asked() -> bool:
+        found[:] = [
+            link
+            for message in inbox(site)["messages"]
+            if f"order {number} for" in message["text"]
+            for link in re.findall(r"http\S+/vendor/\S+/", message["text"])
+            if link != other_than
+        ]
+        return bool(found)
+
+    until(page, asked)
+    return found[-1]
 
 
 @pytest.mark.parametrize("with_script", [True, False])
@@ -78,9 +150,7 @@ def test_a_refused_number_is_mended_requeued_and_recovered(site, person, with_sc
 
     _set_phone(anna, site, "+447700900789")
     anna.goto(letter)
-    anna.get_by_role("link", name="Requeue").or_(
-        anna.get_by_role("button", name="Requeue")
-    ).first.click()
+    anna.locator("#content-main").get_by_role("button", name="Requeue").first.click()
     anna.get_by_role("button", name=re.compile(r"Requeue.*\(1\)")).click()
     anna.goto(letter)
     until(anna, lambda: "recovered" in anna.inner_text("#content"))
@@ -105,7 +175,7 @@ def test_a_viewer_sees_everything_and_may_do_nothing(site, person):
     viewer.goto(f"{site[0]}/admin/queueadmin/deadletter/?status=all")
     viewer.locator("#result_list tbody a").first.click()
 
-    assert viewer.get_by_role("link", name="Requeue").count() == 0
+    assert viewer.locator("#content-main").get_by_role("button", name="Requeue").is_disabled()
     # Sent all the same: with a good token, but without the permission.
     token = {cookie["name"]: cookie["value"] for cookie in viewer.context.cookies()}
     answer = viewer.request.post(

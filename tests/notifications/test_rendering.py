@@ -17,14 +17,14 @@ def test_whatsapp_parameters_stand_in_the_order_of_the_template() -> None:
     message = rendering.whatsapp(Event.ORDER_CONFIRMED, context())
 
     assert message.name == "order_confirmed"
-    assert message.parameters == ("Harbour Shop", "12", "83.00 EUR")
+    assert message.parameters == ("Harbour Shop", "12", "–", "83.00 EUR")
 
 
 def test_line_breaks_in_a_name_add_neither_parameters_nor_headers() -> None:
     message = rendering.whatsapp(Event.ORDER_CONFIRMED, context(HOSTILE))
     letter = rendering.email(Event.ORDER_CONFIRMED, context(HOSTILE))
 
-    assert len(message.parameters) == 3
+    assert len(message.parameters) == 4
     assert "\n" not in letter.subject
     assert "\nBcc" not in letter.text
 

@@ -7,9 +7,9 @@ from django.test import Client
 from notifications.models import Channel, Delivery, DeliveryState
 from notifications.sandbox import Sandbox
 from orders.models import Order, Retailer
-from queueadmin.models import AuditEntry
+from queueadmin.models import AuditEntry, DeadLetter
 from queueadmin.testing import run_jobs
-from tests.business import plan
+from tests.business import PHONE, plan
 
 pytestmark = pytest.mark.django_db
 
@@ -29,7 +29,7 @@ def test_an_order_shows_its_history_messages_and_jobs(
 
     text = client.get(f"/admin/orders/order/{order.pk}/change/").content.decode()
 
-    for expected in ("Black tea (case)", "confirmed", "wamid.", "order_confirmation"):
+    for expected in ("Black tea (case)", "waiting for the vendor", "wamid.", "route_order"):
         assert expected in text
 
 
@@ -42,7 +42,7 @@ def test_messages_and_jobs_are_hidden_from_those_who_may_not_see_them(
     text = client.get(f"/admin/orders/order/{order.pk}/change/").content.decode()
 
     assert "wamid." not in text
-    assert "order_confirmation" not in text
+    assert "route_order" not in text
 
 
 def test_nobody_edits_an_order_by_hand(client: Client, order: Order) -> None:
@@ -107,3 +107,18 @@ def test_resending_needs_its_own_permission(client: Client, order: Order) -> Non
 
     delivery.refresh_from_db()
     assert delivery.state == DeliveryState.UNKNOWN
+
+
+def test_a_failure_is_linked_from_its_order_and_back(
+    client: Client, sandbox: Sandbox, order: Order
+) -> None:
+    sandbox.fail("whatsapp", PHONE, fault="bad_recipient")
+    run_jobs()
+    letter = DeadLetter.objects.get()
+    log_in(client, "view_order", "view_job", "view_deadletter")
+
+    page = client.get(f"/admin/orders/order/{order.pk}/change/").content.decode()
+    back = client.get(f"/admin/queueadmin/deadletter/{letter.pk}/change/").content.decode()
+
+    assert f"/admin/queueadmin/deadletter/{letter.pk}/change/" in page
+    assert f"/admin/orders/order/{order.pk}/change/" in back

@@ -66,7 +66,7 @@ def test_an_order_is_saved_and_answered_before_any_provider_is_called(
     assert answer.status_code == 302
     assert answer.url == f"/orders/{order.pk}/"  # type: ignore[attr-defined]
     assert not sandbox.messages
-    assert Job.objects.about(order).filter(actor="order_confirmation").count() == 1
+    assert Job.objects.about(order).filter(actor="route_order").count() == 1
 
 
 def test_the_order_page_shows_lines_history_and_messages(
@@ -76,7 +76,7 @@ def test_the_order_page_shows_lines_history_and_messages(
 
     text = shop.get(f"/orders/{order.pk}/").content.decode()
 
-    for expected in ("Black tea (case)", "83.00 EUR", "confirmed", "WhatsApp", "sent"):
+    for expected in ("Black tea (case)", "83.00 EUR", "waiting for the vendor", "WhatsApp", "sent"):
         assert expected in text
 
 

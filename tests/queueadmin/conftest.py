@@ -14,6 +14,8 @@ def broker(redis_url: str, settings: Any) -> Iterator[RedisBroker]:
     """An empty ledger-backed broker that is Dramatiq's global one during the test."""
     previous = dramatiq.get_broker()
     broker = RedisBroker(url=redis_url, namespace="test")
+    # No other process has anything to say when a test empties the server.
+    broker.transport.settling_ms = 0
     dramatiq.set_broker(broker)
     yield broker
     dramatiq.set_broker(previous)

@@ -9,7 +9,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission, User
 from django.utils import timezone
 
-from queueadmin.models import Attempt, DeadLetter, Job
+from queueadmin.models import Attempt, DeadLetter, FailureGroup, Job
 from queueadmin.states import DeathCause, JobState, Outcome
 
 TRACEBACK = """Traceback (most recent call last):
@@ -23,7 +23,7 @@ notifications.exceptions.RecipientRejected: (#131026) Message undeliverable
 """
 
 TRIAGE = ("view_deadletter", "view_job", "requeue_deadletter", "assign_deadletter",
-          "annotate_deadletter", "close_deadletter")  # fmt: skip
+          "annotate_deadletter", "close_deadletter", "view_requeueoperation")  # fmt: skip
 
 
 def make_user(name: str, *permissions: str, **fields: Any) -> User:
@@ -80,3 +80,19 @@ def make_dead_letter(*, job: dict[str, Any] | None = None, **fields: Any) -> Dea
         **error,
     }
     return DeadLetter.objects.create(**(values | fields))
+
+
+def make_group(**fields: Any) -> FailureGroup:
+    """Add a failure group without dead letters."""
+    at = timezone.now()
+    values: dict[str, Any] = {
+        "fingerprint": uuid.uuid4().hex[:16],
+        "queue": "whatsapp-messages",
+        "actor": "send_order_confirmation",
+        "error_class": "Timeout",
+        "error_message": "graph api",
+        "first_seen_at": at,
+        "last_seen_at": at,
+        "deaths": 1,
+    }
+    return FailureGroup.objects.create(**(values | fields))

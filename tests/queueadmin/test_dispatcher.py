@@ -78,7 +78,7 @@ def test_what_a_silent_worker_holds_is_left_alone_until_one_may_judge(broker, mo
     broker.transport.heartbeat()
     broker.transport.fetch("q", 1)
     broker.transport.worker_id = mine
-    broker.transport.declare_dead("gone", 1)
+    broker.transport.declare_dead("gone:1:x")
     broker.heart = Heart(broker)
 
     assert dispatcher.rescue(broker) == 0

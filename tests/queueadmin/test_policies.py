@@ -1,5 +1,7 @@
 """The arithmetic of backoff, and every queue's row of the policy table."""
 
+from itertools import pairwise
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from hypothesis import given
@@ -105,3 +107,46 @@ def test_queue_follows_its_row_of_the_table(queue, concurrency, limit, waits, ra
 
 def test_the_table_names_every_queue():
     assert {row[0] for row in _TABLE} == set(QUEUES)
+
+
+@given(
+    delays=st.lists(st.integers(0, 10**6), min_size=1, max_size=6),
+    factor=st.integers(1, 4),
+    attempts=st.integers(1, 12),
+)
+def test_a_schedule_lists_the_waits_and_then_multiplies_the_last(delays, factor, attempts):
+    policy = Policy(attempts=attempts, backoff=Backoff(tuple(delays), factor, jitter=1.0))
+
+    schedule = policy.schedule_ms()
+
+    assert len(schedule) == attempts - 1
+    assert schedule[: len(delays)] == delays[: attempts - 1]
+    for before, after in pairwise(schedule[len(delays) - 1 :]):
+        assert after == min(before * factor, MAX_DELAY_MS)
+
+
+@given(limit=st.integers(-5, 10**6), window_ms=st.integers(-5, 10**8))
+def test_a_rate_is_positive_or_refused_and_says_what_it_is(limit, window_ms):
+    if limit < 1 or window_ms < 1:
+        with pytest.raises(ImproperlyConfigured, match="positive"):
+            Rate(limit, window_ms)
+        return
+
+    assert str(Rate(limit, window_ms)).startswith(f"{limit} / ")
+
+
+@given(
+    attempts=st.none() | st.integers(-3, 50),
+    time_limit=st.floats(-10, 10**6, allow_nan=False),
+    concurrency=st.none() | st.integers(-3, 50),
+)
+def test_a_policy_is_in_range_or_refused(attempts, time_limit, concurrency):
+    is_valid = (attempts is None or attempts > 0) and time_limit > 0
+    is_valid = is_valid and (concurrency is None or concurrency > 0)
+    try:
+        policy = Policy(attempts=attempts, time_limit=time_limit, concurrency=concurrency)
+    except ImproperlyConfigured:
+        assert not is_valid
+    else:
+        assert is_valid
+        assert len(policy.schedule_ms()) == (attempts or 1) - 1

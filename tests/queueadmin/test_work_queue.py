@@ -141,6 +141,6 @@ def test_a_worker_serves_the_heavier_queue_more_and_the_lighter_one_too(
 
 def wait_for_both(broker: Any) -> None:
     deadline = time.monotonic() + 20
-    while {c.queue_name for c in broker.transport_consumers if c._outstanding} < {"heavy", "light"}:
+    while not all(broker.hand(queue).outstanding for queue in ("heavy", "light")):
         assert time.monotonic() < deadline
         time.sleep(0.01)

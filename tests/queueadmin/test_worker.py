@@ -238,7 +238,7 @@ def test_what_a_dead_worker_held_runs_elsewhere(broker, start_worker):
     broker.transport.heartbeat()
     assert len(broker.transport.fetch("q", 100)) == 20
     broker.transport.worker_id = dead
-    broker.transport.declare_dead("gone", 1)
+    broker.transport.declare_dead("gone:1:x")
     start_worker()
 
     wait_until(lambda: Job.objects.filter(state=JobState.COMPLETED).count() == len(messages))

@@ -3,9 +3,10 @@
 import os
 
 from tests.settings import *  # noqa: F403
-from tests.settings import DATABASES, DRAMATIQ_BROKER, INSTALLED_APPS, LOGGING
+from tests.settings import DATABASES, DRAMATIQ_BROKER, INSTALLED_APPS, LOGGING, QUEUEADMIN
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.workload"]
 DATABASES["default"]["NAME"] = os.environ["WORKLOAD_DATABASE"]
 DRAMATIQ_BROKER["OPTIONS"]["namespace"] = "workload"
 LOGGING["root"]["level"] = "INFO"  # the tests wait for "is ready"
+QUEUEADMIN = {**QUEUEADMIN, "HARD_LIMIT_GRACE": 1}

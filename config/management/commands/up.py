@@ -179,6 +179,7 @@ The site is ready.
   shop      http://{HOST}:{ports.web}/         log in as shop or corner
   admin     http://{HOST}:{ports.web}/admin/   log in as admin, anna, ben or viewer
   inbox     {settings.SANDBOX_URL}/         what the sandbox providers were sent
+  more life `manage.py simulate` in this directory, with the same DATA_DIR
   password  demo-queueadmin, for all of them
   logs      {directory / "logs"}
 Ctrl-C ends it; `make run` starts it again with the same data."""

@@ -9,8 +9,10 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.urls import reverse
 
-from notifications.sandbox import Sandbox
+from notifications import signatures
+from notifications.sandbox import Callbacks, Sandbox
 
 
 class Command(BaseCommand):
@@ -39,6 +41,7 @@ class Command(BaseCommand):
                 port=options["port"],
                 smtp_port=options["smtp_port"],
                 journal=journal,
+                callbacks=_callbacks(),
             ).start()
         except OSError as error:
             raise CommandError(
@@ -49,3 +52,13 @@ class Command(BaseCommand):
         self.stdout.flush()
         stop.wait()
         sandbox.stop()
+
+
+def _callbacks() -> Callbacks:
+    webhooks = reverse("notifications:sms").removesuffix("sms/")
+    return Callbacks(
+        url=settings.SITE_URL.rstrip("/") + webhooks,
+        whatsapp_secret=signatures.whatsapp_secret(),
+        sms_secret=signatures.sms_secret(),
+        sendgrid_key=signatures.sandbox_sendgrid_key(),
+    )

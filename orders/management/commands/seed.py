@@ -1,6 +1,7 @@
 """Fills an empty site with the demo business."""
 
 from argparse import ArgumentParser
+from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,13 +11,36 @@ from django.contrib.auth.models import Permission, User
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.db.models import Q
+from django.utils import timezone
+from rich.console import Console
+from rich.progress import Progress
 
-from orders import demo
-from orders.models import Offer, Product, Retailer, Vendor
+from orders import demo, history, pictures
+from orders.models import (
+    CreditAccount,
+    DeliverySlot,
+    Offer,
+    Product,
+    Retailer,
+    Subscriber,
+    Vendor,
+)
 from orders.workflow import Item, place_order
 
 #: What staff who triage may change beside everything of queueadmin.
-CHANGES = ("change_retailer", "change_product", "change_vendor", "resend_delivery")
+CHANGES = (
+    "change_retailer",
+    "change_product",
+    "change_vendor",
+    "change_deliveryslot",
+    "resend_delivery",
+    "handle_order",
+    "record_payment",
+    "add_report",
+    "download_report",
+)
+#: So many orders would be too many for three shops.
+MORE_SHOPS_FROM = 500
 
 
 class Command(BaseCommand):
@@ -28,6 +52,9 @@ class Command(BaseCommand):
         """Declare the way past the guard."""
         parser.add_argument(
             "--force", action="store_true", help="also on a site that is served by HTTPS"
+        )
+        parser.add_argument(
+            "--orders", type=int, default=0, help="also write so many orders of the past"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -41,6 +68,11 @@ class Command(BaseCommand):
             users = _accounts()
             retailers = _retailers(users)
             products = _catalogue()
+            _credit(retailers)
+            _slots()
+            Subscriber.objects.get_or_create(
+                email="anna@example.com", defaults={"name": "Anna (office)"}
+            )
             for number, (username, quantities) in enumerate(demo.ORDERS):
                 place_order(
                     retailer=retailers[username],
@@ -48,10 +80,22 @@ class Command(BaseCommand):
                     by=users[username],
                     token=demo.token(number),
                 )
+        if options["orders"] > 0:
+            self._write_past(options["orders"])
         self.stdout.write(
             f"Demo accounts: admin, {', '.join([*demo.STAFF, *retailers])}; "
             f"password of all: {demo.PASSWORD}"
         )
+
+    def _write_past(self, count: int) -> None:
+        if count > MORE_SHOPS_FROM:
+            _more_shops()
+        console = Console()
+        with Progress(console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task("orders", total=count)
+            for size in history.write(count):
+                progress.advance(task, size)
+        self.stdout.write(f"{count} orders of the past are written.")
 
 
 def _accounts() -> dict[str, User]:
@@ -100,16 +144,51 @@ def _catalogue() -> list[Product]:
         Product.objects.get_or_create(name=name, unit=unit, defaults={"price": price})[0]
         for name, unit, price in demo.PRODUCTS
     ]
-    for name, phone in demo.VENDORS.items():
+    for product in products:
+        if not product.pictures.exists():
+            pictures.add(product, demo.picture(product.name))
+    for name, phone, share in demo.VENDORS:
         vendor, created = Vendor.objects.get_or_create(name=name, defaults={"phone": phone})
         if created:
             Offer.objects.bulk_create(
                 Offer(
                     vendor=vendor,
                     product=product,
-                    price=(product.price * Decimal("0.8")).quantize(Decimal("0.01")),
-                    stock=500,
+                    price=(product.price * share).quantize(Decimal("0.01")),
+                    stock=50_000,
                 )
                 for product in products
             )
     return products
+
+
+def _credit(retailers: dict[str, Retailer]) -> None:
+    for username, limit in demo.CREDIT.items():
+        CreditAccount.objects.get_or_create(retailer=retailers[username], defaults={"limit": limit})
+
+
+def _slots() -> None:
+    today = timezone.localdate()
+    length = timedelta(hours=demo.SLOT_LENGTH)
+    for day in range(1, demo.SLOT_DAYS + 1):
+        for hour in demo.SLOT_HOURS:
+            start = timezone.make_aware(datetime.combine(today + timedelta(days=day), time(hour)))
+            DeliverySlot.objects.get_or_create(
+                starts_at=start, defaults={"ends_at": start + length, "capacity": 20}
+            )
+
+
+def _more_shops() -> None:
+    """Make shops without a usable log-in, for a believable number of customers."""
+    for number in range(demo.MORE_SHOPS):
+        user, created = User.objects.get_or_create(username=f"shop-{number:03}")
+        if not created:
+            continue
+        retailer = Retailer.objects.create(
+            user=user,
+            name=f"Shop {number:03}",
+            phone=f"+447700900{number + 600}",
+            email=f"{user.username}@example.com",
+        )
+        if number % 3 == 0:
+            CreditAccount.objects.create(retailer=retailer, limit=Decimal(1000))

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import Any
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 from django_dramatiq.management.commands.rundramatiq import Command as DjangoDramatiqCommand
 
 from queueadmin.supervisor import Supervisor
@@ -16,6 +16,21 @@ class Command(DjangoDramatiqCommand):  # type: ignore[misc]  # it has no types
     """django-dramatiq's command and options, on queueadmin's own supervisor."""
 
     help = "Run Dramatiq workers that record in the ledger; a process that dies is restarted alone."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--recycle-jobs",
+            type=int,
+            default=0,
+            help="Replace a process when it has done so many jobs (0: never).",
+        )
+        parser.add_argument(
+            "--recycle-mb",
+            type=int,
+            default=0,
+            help="Replace a process when it has used so many megabytes of memory (0: never).",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run until SIGTERM or SIGINT."""
@@ -35,6 +50,10 @@ class Command(DjangoDramatiqCommand):  # type: ignore[misc]  # it has no types
             str(options["threads"]),
             "--shutdown-timeout-ms",
             str(options["worker_shutdown_timeout"]),
+            "--recycle-jobs",
+            str(options["recycle_jobs"]),
+            "--recycle-mb",
+            str(options["recycle_mb"]),
             "--path",
             *options["path"],
             *(["--queues", *options["queues"]] if options["queues"] else []),
@@ -49,6 +68,7 @@ class Command(DjangoDramatiqCommand):  # type: ignore[misc]  # it has no types
         supervisor = Supervisor(
             arguments,
             options["processes"],
+            options["threads"],
             shutdown_seconds=options["worker_shutdown_timeout"] / 1000 + 10,
         )
         self.stdout.write(

@@ -1,4 +1,5 @@
 import pytest
+from django.contrib.auth.models import Permission
 from django.test import Client
 
 from tests.queueadmin.rows import TRIAGE, make_user
@@ -14,8 +15,24 @@ def anna(db: None) -> Client:
 def viewer(db: None) -> Client:
     """Staff who may look and nothing else."""
     return _logged_in(
-        "viewer", "view_job", "view_deadletter", "view_auditentry", "view_recoveryrun"
+        "viewer",
+        "view_job",
+        "view_deadletter",
+        "view_auditentry",
+        "view_recoveryrun",
+        "view_failuregroup",
+        "view_requeueoperation",
+        "view_queue",
+        "view_schedulecontrol",
+        "view_worker",
     )
+
+
+@pytest.fixture
+def lead(db: None) -> Client:
+    """Staff who may do everything."""
+    every = Permission.objects.filter(content_type__app_label="queueadmin")
+    return _logged_in("lead", *every.values_list("codename", flat=True))
 
 
 @pytest.fixture

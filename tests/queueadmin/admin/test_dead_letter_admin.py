@@ -142,7 +142,7 @@ def test_a_page_takes_a_fixed_number_of_queries(
             dead_letter=letter, author_name="ben", text=str(number), written_at=letter.died_at
         )
 
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(9):
         anna.get(page(letter))
 
 

@@ -12,10 +12,12 @@ from hypothesis.extra.django import TestCase
 
 from queueadmin import ledger
 from queueadmin.clock import now
-from queueadmin.models import Attempt, DeadLetter, Job
+from queueadmin.models import Attempt, DeadLetter, Job, UniqueKey
 from queueadmin.states import (
+    FINISHED,
     RUNNABLE,
     TRANSITIONS,
+    UNFINISHED,
     DeadLetterStatus,
     DeathCause,
     JobState,
@@ -170,8 +172,8 @@ class TestCommit:
         add(max_attempts=3)
         ledger.commit([dying(attempt=3)])
 
-        assert ledger.requeue(["a", "nobody"]) == {"a"}
-        assert ledger.requeue(["a"]) == set()
+        assert ledger.requeue(["a", "nobody"]).moved == {"a"}
+        assert ledger.requeue(["a"]).moved == set()
 
         job = Job.objects.get()
         assert (job.state, job.attempts, job.dispatch, job.requeues) == ("waiting", 0, 2, 1)
@@ -238,6 +240,7 @@ class StateMachine(TestCase):
                 [
                     *("complete", "die", "retry", "retry_now", "return", "park"),
                     *("promote", "rescue", "active", "requeue", "stale"),
+                    *("cancel", "withdraw", "reschedule", "reschedule_held", "run_now"),
                 ]
             ),
             max_size=12,
@@ -245,7 +248,8 @@ class StateMachine(TestCase):
         st.booleans(),
     )
     def test_only_allowed_transitions_happen(self, acts, is_scheduled):
-        add(due_at=now() - timedelta(seconds=1) if is_scheduled else None)
+        due_at = now() - timedelta(seconds=1) if is_scheduled else None
+        add(due_at=due_at, unique_key="key")
         for act in acts:
             before = Job.objects.get()
             _do(act, before)
@@ -253,6 +257,11 @@ class StateMachine(TestCase):
             if after.state != before.state:
                 assert JobState(after.state) in TRANSITIONS[JobState(before.state)]
             assert after.dispatch >= before.dispatch
+            if before.is_cancelling:
+                # Whoever was asked to stop is never given another run.
+                assert after.dispatch == before.dispatch or after.state == JobState.CANCELLED
+                assert after.state in (*RUNNABLE, *FINISHED)
+            assert UniqueKey.objects.exists() == (after.state in UNFINISHED)
             if before.state not in RUNNABLE:
                 assert after.attempts in (before.attempts, 0)
             assert DeadLetter.objects.filter(status=DeadLetterStatus.PENDING).count() == (
@@ -307,5 +316,15 @@ def _do(act, job):
         ledger.rescue([(job.pk, job.dispatch)])
     elif act == "active":
         ledger.mark_active([(job.pk, job.dispatch, now(), "w")])
-    elif act == "requeue" and ledger.requeue([job.pk]):
+    elif act == "cancel":
+        ledger.cancel([job.pk])
+    elif act == "withdraw":
+        ledger.cancel_withdrawn(ledger.cancelling(10))
+    elif act == "reschedule":
+        ledger.reschedule([job.pk], past, lambda parcels: {parcel.job for parcel in parcels})
+    elif act == "reschedule_held":
+        ledger.reschedule([job.pk], past, lambda parcels: set())
+    elif act == "run_now":
+        ledger.run_now([job.pk])
+    elif act == "requeue" and ledger.requeue([job.pk]).moved:
         DeadLetter.objects.update(status=DeadLetterStatus.REQUEUED)

@@ -1,0 +1,22 @@
+"""The site's settings on a database and a namespace of the benchmark's own."""
+
+import os
+
+from config.settings import *  # noqa: F403
+from config.settings import DATABASES, DRAMATIQ_BROKER, INSTALLED_APPS, LOGGING, QUEUEADMIN
+from queueadmin.policies import Policy, Rate, per_second
+
+INSTALLED_APPS = [*INSTALLED_APPS, "benchmarks.workload"]
+if name := os.environ.get("BENCHMARK_DATABASE"):
+    DATABASES["default"]["NAME"] = name
+DRAMATIQ_BROKER["OPTIONS"]["namespace"] = os.environ.get("BENCHMARK_NAMESPACE", "benchmark")
+LOGGING["root"]["level"] = "INFO"  # the fleet waits for "is ready"
+LOGGING["loggers"] = {"queueadmin.jobs": {"level": "WARNING"}}
+QUEUEADMIN = {
+    **QUEUEADMIN,
+    "QUEUES": {
+        "rated": Policy(rate=per_second(50)),
+        "rated-briefly": Policy(rate=Rate(20, 500)),
+        "narrow": Policy(concurrency=10),
+    },
+}

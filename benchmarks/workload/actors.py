@@ -1,0 +1,25 @@
+"""Jobs that note in a file when they began and ended; each queue has one actor."""
+
+import os
+import time
+
+import dramatiq
+
+#: Queues with the limits that `benchmarks.settings` gives them; "open" and "timed" have none.
+QUEUES = ("open", "timed", "rated", "rated-briefly", "narrow")
+
+
+def run(number: int, seconds: float = 0.0) -> None:
+    """Take a while, then note number, start and end in seconds since 1970, and process."""
+    begun = time.time()
+    if seconds:
+        time.sleep(seconds)
+    # One write of a short line: atomic with O_APPEND, whoever else writes.
+    with open(os.environ["BENCHMARK_JOURNAL"], "a") as journal:
+        journal.write(f"{number} {begun:.6f} {time.time():.6f} {os.getpid()}\n")
+
+
+ACTORS = {
+    queue: dramatiq.actor(run, actor_name=f"benchmark.{queue}", queue_name=queue)
+    for queue in QUEUES
+}

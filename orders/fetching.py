@@ -1,0 +1,102 @@
+"""Fetches a picture from an address somebody typed, and from nowhere inside our network.
+
+The name is resolved once; every address behind it must be public, and the connection goes
+to one of those very addresses, so that a name server cannot answer differently the second
+time. Redirects are not followed, proxies of the environment not used, and no more is read
+than a picture may have.
+"""
+
+import ipaddress
+import socket
+from urllib.parse import SplitResult, urlsplit
+
+import httpx2
+from django.utils.translation import gettext as _
+
+from .exceptions import PictureRefused, PictureUnreachable
+
+TIMEOUT = httpx2.Timeout(connect=5, read=10, write=5, pool=5)
+#: Networks that look public and lead elsewhere: NAT64, 6to4, Teredo.
+_TUNNELS = tuple(
+    ipaddress.ip_network(net)
+    for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
+)
+
+
+def fetch(url: str, *, max_bytes: int) -> bytes:
+    """Return what is at an address.
+
+    Raises:
+        PictureRefused: the address is none we call, or there is no picture of our size.
+        PictureUnreachable: the server is away; a later attempt may succeed.
+    """
+    parts = _parse(url)
+    host = parts.hostname or ""
+    address = _public_address(host, parts.port or (443 if parts.scheme == "https" else 80))
+    literal = f"[{address}]" if ":" in address else address
+    netloc = f"{literal}:{parts.port}" if parts.port else literal
+    target = parts._replace(netloc=netloc, fragment="").geturl()
+    headers = {"Host": host if parts.port is None else f"{host}:{parts.port}", "Accept": "image/*"}
+    try:
+        with (
+            httpx2.Client(trust_env=False, follow_redirects=False, timeout=TIMEOUT) as client,
+            client.stream(
+                "GET", target, headers=headers, extensions={"sni_hostname": host}
+            ) as answer,
+        ):
+            if answer.status_code != httpx2.codes.OK:
+                raise _unexpected(answer.status_code)
+            return _read(answer, max_bytes)
+    except httpx2.TransportError as error:
+        raise PictureUnreachable(f"{host} cannot be reached: {error}") from error
+
+
+def _parse(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise PictureRefused(_("This is no address of a picture.")) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise PictureRefused(_("The address must begin with https:// or http://."))
+    if parts.username or parts.password:
+        raise PictureRefused(_("The address must not contain a log-in."))
+    return parts
+
+
+def _public_address(host: str, port: int) -> str:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise PictureUnreachable(f"{host} cannot be found: {error}") from error
+    addresses = [str(entry[4][0]) for entry in found]
+    if not addresses or not all(is_public(address) for address in addresses):
+        raise PictureRefused(_("The address leads into a private network."))
+    return addresses[0]
+
+
+def is_public(address: str) -> bool:
+    """Return whether an IP address is one of the public internet."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return is_public(str(ip.ipv4_mapped))
+        if any(ip in net for net in _TUNNELS):
+            return False
+    return ip.is_global and not ip.is_multicast
+
+
+def _unexpected(status: int) -> Exception:
+    if status >= httpx2.codes.INTERNAL_SERVER_ERROR or status == httpx2.codes.TOO_MANY_REQUESTS:
+        return PictureUnreachable(f"The server answered {status}.")
+    return PictureRefused(_("There is no picture at this address (%(code)s).") % {"code": status})
+
+
+def _read(answer: httpx2.Response, max_bytes: int) -> bytes:
+    chunks, size = [], 0
+    for chunk in answer.iter_bytes():
+        size += len(chunk)
+        if size > max_bytes:
+            raise PictureRefused(_("The picture is too large."))
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,50 @@
+"""Keeps the demo business busy."""
+
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from orders.models import Product, Retailer
+from orders.simulation import Simulation
+
+
+class Command(BaseCommand):
+    help = "Let shops order, vendors answer and providers fail, until Ctrl-C."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--rate", type=float, default=2.0, help="orders per second")
+        parser.add_argument(
+            "--failures", type=float, default=0.05, help="share of provider calls that fail, 0 to 1"
+        )
+        parser.add_argument("--seconds", type=float, help="stop after this long")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self._require(options)
+        simulation = Simulation(options["failures"], settings.SANDBOX_URL)
+        end = time.monotonic() + options["seconds"] if options["seconds"] else None
+        due = 0.0
+        try:
+            while end is None or time.monotonic() < end:
+                due += options["rate"]
+                orders, due = int(due), due % 1
+                began = time.monotonic()
+                simulation.step(orders)
+                done = ", ".join(f"{count} {what}" for what, count in simulation.did.items())
+                self.stdout.write(done or "nothing yet")
+                self.stdout.flush()
+                time.sleep(max(0.0, began + 1 - time.monotonic()))  # a step a second
+        except KeyboardInterrupt:
+            self.stdout.write("stopped.")
+
+    def _require(self, options: dict[str, Any]) -> None:
+        if settings.WHATSAPP_TOKEN or settings.SENDGRID_API_KEY or settings.SMS_API_KEY:
+            raise CommandError(
+                "This site has credentials of real providers; a simulation would write to people."
+            )
+        if not 0 <= options["failures"] <= 1 or not 0 < options["rate"] <= 100:
+            raise CommandError("--failures is from 0 to 1 and --rate above 0, up to 100.")
+        if not Retailer.objects.exists() or not Product.objects.exists():
+            raise CommandError("There is no business yet. Run `manage.py seed` first.")

@@ -1,0 +1,123 @@
+"""Looks at everything queueadmin stands on, and says what to do about what is wrong."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from dramatiq import get_broker
+
+from . import clock, conf, overview, scheduling, workers
+from .brokers.base import BrokerUnavailable
+from .conf import settings
+from .exceptions import ConfigurationError
+
+# More than this is no measuring error; schedules and leases of hosts drift apart.
+_SKEW = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; `advice` is empty where all is well."""
+
+    check: str
+    found: str
+    advice: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.advice
+
+
+def examine() -> list[Finding]:
+    """Run every check. Those that read the ledger are left out where it cannot be read."""
+    findings = [_settings(), _broker(), *_database()]
+    if all(finding.is_good for finding in findings if finding.check == "database"):
+        for check in (_clock, _workers, _versions):
+            findings.append(check())
+    return [*findings, _schedules()]
+
+
+def _settings() -> Finding:
+    from django.conf import settings as django_settings
+
+    if found := conf.problems(getattr(django_settings, "QUEUEADMIN", {})):
+        return Finding("settings", " ".join(found), "Correct the setting QUEUEADMIN.")
+    return Finding("settings", f"{len(settings.QUEUES)} queues with a policy")
+
+
+def _broker() -> Finding:
+    broker = get_broker()
+    transport = getattr(broker, "transport", None)
+    if transport is None:
+        return Finding(
+            "broker",
+            f"{type(broker).__name__} does not write the ledger",
+            "Name a broker of queueadmin.brokers in DRAMATIQ_BROKER.",
+        )
+    try:
+        transport.size("default")
+    except BrokerUnavailable as error:
+        advice = "Start the broker's server, or correct its address; the ledger keeps all jobs."
+        return Finding("broker", str(error), advice)
+    return Finding("broker", f"{type(broker).__name__} answers")
+
+
+def _database() -> Iterator[Finding]:
+    try:
+        executor = MigrationExecutor(connection)
+        missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except DatabaseError as error:
+        yield Finding("database", str(error), "Start the database, or correct its address.")
+        return
+    if missing:
+        names = ", ".join(f"{step.app_label}.{step.name}" for step, _ in missing)
+        yield Finding("database", f"not migrated: {names}", "Run manage.py migrate.")
+        return
+    yield Finding("database", f"{connection.vendor} answers, all migrations are applied")
+
+
+def _clock() -> Finding:
+    skew = clock.synchronise()
+    found = f"{skew / timedelta(milliseconds=1):+.0f} ms off the database's clock"
+    if abs(skew) > _SKEW:
+        return Finding("clock", found, "Let this host, or the database's, follow a time server.")
+    return Finding("clock", found)
+
+
+def _workers() -> Finding:
+    listening = {queue for worker in workers.alive() for queue in worker.queues}
+    # A delay queue's name, or none at all, never hides a queue that has work.
+    idle = [
+        row.queue
+        for row in overview.queues()
+        if row.waiting and row.queue not in listening and not row.is_paused
+    ]
+    number = workers.alive().count()
+    if not number:
+        return Finding("workers", "none is alive", "Start some: manage.py rundramatiq.")
+    if idle:
+        found = f"{number} alive, none of them for {', '.join(idle)}"
+        return Finding("workers", found, "Start workers for these queues: rundramatiq --queues.")
+    return Finding("workers", f"{number} alive")
+
+
+def _versions() -> Finding:
+    releases = sorted(set(workers.alive().values_list("release", flat=True)) - {""})
+    if len(releases) > 1:
+        found = f"workers run {', '.join(releases)}"
+        return Finding("versions", found, "Finish the deployment: restart the older workers.")
+    if settings.RELEASE and releases and releases != [settings.RELEASE]:
+        found = f"workers run {releases[0]}, this is {settings.RELEASE}"
+        return Finding("versions", found, "Restart the workers with the code that is here.")
+    return Finding("versions", releases[0] if releases else "no release is set")
+
+
+def _schedules() -> Finding:
+    try:
+        scheduling.require_valid(settings.SCHEDULES)
+    except ConfigurationError as error:
+        return Finding("schedules", str(error), "Correct QUEUEADMIN['SCHEDULES'].")
+    return Finding("schedules", f"{len(settings.SCHEDULES)} are valid")

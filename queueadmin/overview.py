@@ -1,0 +1,52 @@
+"""What there is to do, queue by queue; read by every door."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Count
+
+from . import statistics
+from .clock import now
+from .models import DeadLetter, Queue
+from .states import JobState
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOverview:
+    """How a queue stands; counts of jobs end at `statistics.COUNT_LIMIT`."""
+
+    queue: str
+    scheduled: int
+    waiting: int
+    active: int
+    retrying: int
+    #: Dead letters that wait for a decision.
+    pending: int
+    #: Since when the job that has waited longest has been due.
+    waiting_since: datetime | None
+    is_paused: bool
+    pause_reason: str
+
+
+def queues() -> list[QueueOverview]:
+    """Return every queue that is configured, declared, was ever controlled, or has dead letters."""
+    at = now()
+    letters = DeadLetter.objects.pending().order_by().values_list("queue")
+    pending = dict(letters.annotate(number=Count("pk")))
+    controls = {row.name: row for row in Queue.objects.all()}
+    names = sorted({*statistics.queue_names(), *pending})
+    counts, since = statistics.counts(names), statistics.oldest(names)
+    return [
+        QueueOverview(
+            queue=name,
+            scheduled=counts[name].get(JobState.SCHEDULED, 0),
+            waiting=counts[name].get(JobState.WAITING, 0),
+            active=counts[name].get(JobState.ACTIVE, 0),
+            retrying=counts[name].get(JobState.RETRYING, 0),
+            pending=pending.get(name, 0),
+            waiting_since=since.get(name),
+            is_paused=(row := controls.get(name)) is not None and row.is_paused(at),
+            pause_reason=row.pause_reason if row is not None and row.is_paused(at) else "",
+        )
+        for name in names
+    ]

@@ -1,0 +1,156 @@
+"""Servers of the suite's own, on the loopback interface, to be killed at will."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psycopg
+import redis
+
+from config import embedded
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _wait_until_answers(ask, problem: str, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            ask()
+            return
+        except Exception as error:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{problem}: {error}") from error
+            time.sleep(0.05)
+
+
+class Redis:
+    """Valkey or Redis with an append-only file, as `make run` has it."""
+
+    def __init__(self, folder: Path, executable: Path | None = None) -> None:
+        self.folder = folder / "redis"
+        self.folder.mkdir()
+        self.port = free_port()
+        self.executable = executable or embedded.find_executable()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def client(self) -> "redis.Redis":
+        """A client that goes past the proxy."""
+        return redis.Redis(port=self.port, socket_timeout=5, socket_connect_timeout=2)
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                str(self.executable),
+                *("--port", str(self.port), "--bind", "127.0.0.1"),
+                *("--dir", str(self.folder), "--appendonly", "yes", "--save", ""),
+                *("--maxmemory-policy", "noeviction"),
+            ],
+            stdout=subprocess.DEVNULL,
+        )
+        _wait_until_answers(lambda: self.client.ping(), "Redis does not start")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(20)
+
+
+class PostgreSQL:
+    """A cluster of our own, run by another user where we are root, as it demands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "postgresql"
+        self.port = free_port()
+        self._as = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        self._bin = self._binaries()
+        self.folder.mkdir()
+        if self._as:
+            folder.chmod(0o755)
+            shutil.chown(self.folder, "postgres")
+        self._run("initdb", "-D", str(self.folder), "-U", "postgres", "-A", "trust", "-N")
+        options = (self.folder / "postgresql.conf").read_text()
+        options += "\nmax_connections = 200\nlog_min_messages = fatal\n"
+        (self.folder / "postgresql.conf").write_text(options)
+
+    def _binaries(self) -> Path:
+        if found := shutil.which("initdb"):
+            return Path(found).parent
+        versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+        if not versions:
+            raise RuntimeError("No PostgreSQL server is installed here (no initdb).")
+        return versions[-1].parent
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [*self._as, str(self._bin / program), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", timeout=60)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        options = f"-p {self.port} -h 127.0.0.1 -k {self.folder}"
+        log = str(self.folder / "log")
+        self._run("pg_ctl", "-D", str(self.folder), "-o", options, "-l", log, "-w", "start")
+        _wait_until_answers(lambda: psycopg.connect(self.url).close(), "PostgreSQL does not start")
+
+    def kill(self) -> None:
+        """End it as a crash does: nothing is flushed, no transaction is finished."""
+        self._run("pg_ctl", "-D", str(self.folder), "-m", "immediate", "-w", "stop")
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "-D", str(self.folder), "-m", "fast", "-w", "stop")
+
+
+class Program:
+    """One of our own processes, with its output in a file."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], environment: dict[str, str], folder: Path
+    ) -> None:
+        self.name, self.command, self.environment = name, command, environment
+        self.log = folder / f"{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+
+    def end(self, seconds: float = 40.0) -> None:
+        """Let it stop; kill it when it does not."""
+        if self.process is None:
+            return
+        self.signal(signal.SIGTERM)
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

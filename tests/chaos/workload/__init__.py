@@ -1,0 +1,1 @@
+"""The business under fire: orders that are committed with their job."""

@@ -1,0 +1,61 @@
+"""A job that kills its process each time stops after three, and takes nobody with it."""
+
+import re
+
+import dramatiq
+import pytest
+
+from queueadmin.models import DeadLetter, Job
+from queueadmin.states import DeathCause, JobState
+from tests.integration.fleet import completed, wait_until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def kill(broker):
+    @dramatiq.actor(queue_name="workload", broker=broker)
+    def kill(number): ...
+
+    return kill
+
+
+def test_a_poison_pill_is_a_dead_letter_after_three_crashes_and_the_others_complete(
+    master, broker, work, kill, journal
+):
+    others = [work.message(number, 0.01) for number in range(1, 501)]
+    pill = kill.message(0)
+    broker.enqueue_many([*others[:50], pill, *others[50:]])
+
+    wait_until(DeadLetter.objects.exists, 90)
+    wait_until(lambda: completed() == 500, 90)
+
+    letter = DeadLetter.objects.get()
+    assert letter.job_id == pill.message_id
+    assert letter.died_by == DeathCause.WORKER_CRASHED
+    assert Job.objects.get(id=pill.message_id).state == JobState.DEAD
+    processes = re.findall(r"^start 0 (\d+)$", journal.read_text(), re.MULTILINE)
+    assert len(processes) == 3
+    # The last time it was alone.
+    assert len(re.findall(rf" {processes[-1]}$", journal.read_text(), re.MULTILINE)) == 1
+    # Started twice were only jobs that ran beside it, or had ended and were not recorded yet.
+    starts = re.findall(r"^start (\d+) (\d+)$", journal.read_text(), re.MULTILINE)
+    repeated = [
+        (number, process)
+        for index, (number, process) in enumerate(starts)
+        if number != "0" and number in {later for later, _ in starts[index + 1 :]}
+    ]
+    assert {process for _, process in repeated} <= set(processes[:2])
+
+
+def test_an_innocent_that_shared_dying_processes_completes_in_one_of_its_own(
+    master, broker, work, journal
+):
+    message = work.message(7)
+    broker.enqueue_many([message.copy(options={"eta": 4_000_000_000_000})])
+    Job.objects.update(crashes=2, is_suspect=True, due_at="2020-01-01T00:00Z")
+
+    wait_until(lambda: completed() == 1)
+    assert journal.read_text().count("start 7 ") == 1
+    assert not DeadLetter.objects.exists()
+    wait_until(lambda: broker.transport.size("workload") == 0)

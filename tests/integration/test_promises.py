@@ -1,0 +1,120 @@
+"""What the policies promise, on three real worker processes; figures are in `benchmarks`."""
+
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+
+import dramatiq
+import pytest
+from django.db import connection
+
+from benchmarks.fleet import (
+    Fleet,
+    message,
+    most_at_once,
+    most_in_window,
+    send_many,
+    wait_until,
+)
+from benchmarks.limits import grants
+from queueadmin import queues
+from queueadmin.brokers import RedisBroker
+from queueadmin.models import Attempt, DeadLetter, Job
+from queueadmin.states import JobState
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+
+HIGH = 1_000_000
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[RedisBroker]:
+    previous = dramatiq.get_broker()
+    broker = RedisBroker(url=redis_url, namespace="promises")
+    dramatiq.set_broker(broker)
+    yield broker
+    dramatiq.set_broker(previous)
+    broker.close()
+
+
+@pytest.fixture
+def fleet(broker: RedisBroker, redis_url: str) -> Iterator[Fleet]:
+    fleet = Fleet(
+        processes=3,
+        threads=4,
+        database=str(connection.settings_dict["NAME"]),
+        redis_url=redis_url,
+        namespace="promises",
+    )
+    with fleet:
+        yield fleet
+
+
+def completed() -> int:
+    return Job.objects.filter(state=JobState.COMPLETED).count()
+
+
+def test_limits_hold_over_all_processes_and_cost_no_attempt(fleet, broker):
+    with grants(broker.transport._client, "promises:rated-briefly.grants") as granted:
+        send_many(broker, "rated-briefly", range(130))
+        runs = fleet.wait_for(130, 60)
+        wait_until(lambda: len(granted) == 130, 5)
+    by_server = most_in_window(list(granted.values()), 0.5)
+    by_actors = most_in_window([run.begun for run in runs], 0.5)
+    send_many(broker, "narrow", range(1_000, 1_400), 0.02)
+    at_once = most_at_once([run for run in fleet.wait_for(530, 60) if run.number >= 1_000])
+
+    wait_until(lambda: completed() == 530, 20)
+    assert by_server == 20
+    assert by_actors <= 22
+    assert at_once == 10
+    assert len({run.process for run in fleet.runs()}) == 3
+    assert set(Attempt.objects.values_list("number", flat=True)) == {1}
+    assert Attempt.objects.count() == 530
+    assert not DeadLetter.objects.exists()
+
+
+def test_a_high_job_overtakes_all_but_a_few_per_thread(fleet, broker):
+    sent = []
+    send_many(broker, "open", range(1_500), 0.02)
+    for probe in range(3):
+        fleet.wait_for(300 * (probe + 1), 60)
+        broker.enqueue(message("open", HIGH + probe, priority="high"))
+        sent.append(time.time())
+
+    runs = fleet.wait_for(1_503, 60)
+
+    normal = [run.begun for run in runs if run.number < HIGH]
+    begun = {run.number: run.begun for run in runs}
+    for probe, moment in enumerate(sent):
+        overtook = bisect_left(normal, begun[HIGH + probe]) - bisect_left(normal, moment)
+        assert overtook <= 2 * fleet.threads
+
+
+def test_a_pause_holds_within_a_second_and_the_queue_goes_on_where_it_stopped(fleet, broker):
+    send_many(broker, "open", range(10_000), 0.01)
+    fleet.wait_for(500, 60)
+
+    queues.pause("open", by=None, reason="provider away")
+    paused = time.time()
+    time.sleep(2.0)  # twice what it may take
+    stopped = fleet.runs()
+    queues.resume("open", by=None)
+
+    assert len(stopped) < 10_000
+    assert [run for run in stopped if run.begun > paused + 1.0] == []
+    runs = fleet.wait_for(10_000, 60)
+    assert sorted(run.number for run in runs) == list(range(10_000))
+    wait_until(lambda: completed() == 10_000, 20)
+    assert Attempt.objects.count() == 10_000
+
+
+def test_no_scheduled_job_starts_early_and_none_is_forgotten(fleet, broker):
+    first = round(time.time() * 1000) + 1_000
+    due = {number: first + (number * 37) % 4_000 for number in range(600)}
+    broker.enqueue_many(message("timed", number, eta=at) for number, at in due.items())
+
+    runs = fleet.wait_for(600, 60)
+
+    assert sorted(run.number for run in runs) == list(range(600))
+    assert [run for run in runs if run.begun < due[run.number] / 1000] == []

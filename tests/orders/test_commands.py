@@ -1,0 +1,64 @@
+"""The demo's business has a past that fits together, and can be kept busy."""
+
+from decimal import Decimal
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+from pytest_django import Settings
+
+from notifications.sandbox import Sandbox
+from orders import credit
+from orders.models import CreditAccount, Order, OrderEvent, Retailer
+from orders.simulation import Simulation
+from queueadmin.testing import run_jobs
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_seeded_past_makes_sense(sandbox: Sandbox) -> None:
+    call_command("seed", orders=600)
+
+    past = Order.objects.filter(expires_at__lt=timezone.now())
+    assert past.count() == 600
+    assert Retailer.objects.count() > 100
+    ids = CreditAccount.objects.values_list("pk", flat=True)
+    assert credit.reconcile(ids) == []
+    assert past.filter(payment="credit", invoice__isnull=True).count() == 0
+    for order in past[:50]:
+        assert order.history.last().state == order.state  # type: ignore[union-attr]
+        assert order.total == sum((line.total for line in order.lines.all()), Decimal())
+    assert OrderEvent.objects.filter(order=past.first()).count() >= 2
+
+
+def test_a_simulated_business_orders_answers_and_delivers(sandbox: Sandbox) -> None:
+    call_command("seed")
+    simulation = Simulation(0.5, sandbox.url)
+    simulation.chance.seed(1)
+
+    for _second in range(4):
+        simulation.step(5)
+        run_jobs()
+
+    assert simulation.did["placed"] > 10
+    assert simulation.did["confirmed"] > 5
+    assert simulation.did["delivered"] > 0
+    assert simulation.did["faults"] > 0
+
+
+def test_nobody_simulates_with_credentials_of_real_providers(settings: Settings) -> None:
+    settings.SENDGRID_API_KEY = "real"
+
+    with pytest.raises(CommandError, match="write to people"):
+        call_command("simulate", seconds=1)
+
+
+@pytest.mark.parametrize("options", [{"failures": 2.0}, {"rate": 0.0}, {"rate": 1000.0}])
+def test_odd_numbers_are_explained(sandbox: Sandbox, options: dict[str, float]) -> None:
+    with pytest.raises(CommandError, match="--failures"):
+        call_command("simulate", **options)
+
+
+def test_without_a_business_it_says_what_to_do(sandbox: Sandbox) -> None:
+    with pytest.raises(CommandError, match="seed"):
+        call_command("simulate")

@@ -1,0 +1,226 @@
+"""`manage.py queueadmin`: what it shows, what it changes, and how it exits."""
+
+import io
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from queueadmin import queues
+from queueadmin.brokers import RedisBroker
+from queueadmin.models import AuditEntry, DeadLetter, Job, Queue, RecoveryRun
+from queueadmin.policies import Policy
+from queueadmin.states import DeadLetterStatus, JobState
+from tests.queueadmin.rows import make_dead_letter, make_job, make_user
+
+pytestmark = pytest.mark.django_db
+
+
+def run(*args: object) -> list[dict[str, Any]]:
+    """Return what a sub-command says to machines."""
+    out = io.StringIO()
+    call_command("queueadmin", *map(str, args), "--format", "json", stdout=out)
+    rows: list[dict[str, Any]] = json.loads(out.getvalue())
+    return rows
+
+
+def exits(*args: object) -> int | str | None:
+    """Return the exit code of a sub-command that does not end well."""
+    with pytest.raises(SystemExit) as ended:
+        call_command("queueadmin", *map(str, args), stdout=io.StringIO())
+    return ended.value.code
+
+
+def test_status_counts_what_each_queue_has_to_do(settings: Any) -> None:
+    settings.QUEUEADMIN = {"QUEUES": {"idle": Policy()}}
+    waiting = make_job(queue="sms")
+    make_job(queue="sms", state=JobState.RETRYING)
+    make_job(queue="sms", state=JobState.COMPLETED)
+    make_dead_letter(job={"queue": "mail"})
+    queues.pause("mail", by=None, reason="provider outage")
+
+    rows = {row["queue"]: row for row in run("status")}
+
+    assert {"idle", "mail", "sms"} <= set(rows)
+    assert (rows["sms"]["waiting"], rows["sms"]["retrying"]) == (1, 1)
+    assert rows["sms"]["waiting_since"] == waiting.due_at.isoformat()
+    assert (rows["mail"]["pending"], rows["mail"]["pause_reason"]) == (1, "provider outage")
+
+
+def test_a_table_shows_foreign_text_as_text() -> None:
+    make_dead_letter(error_class="[red]\x1b[31mError")
+    out = io.StringIO()
+
+    call_command("queueadmin", "deadletters", "--queue", "whatsapp-messages", stdout=out)
+
+    assert "\x1b" not in out.getvalue()
+    assert "[red]" in out.getvalue()
+
+
+def test_jobs_filters_by_state_and_limits() -> None:
+    for _ in range(3):
+        make_job()
+    retrying = make_job(state=JobState.RETRYING)
+
+    assert [row["id"] for row in run("jobs", "--state", "failed")] == [retrying.pk]
+    assert len(run("jobs", "--limit", 2)) == 2
+
+
+def test_job_shows_the_attempts_and_no_payload() -> None:
+    letter = make_dead_letter()
+
+    (row,) = run("job", letter.job_id)
+
+    assert row["attempt_list"][0]["error_class"] == "RecipientRejected"
+    assert "hunter2" not in json.dumps(row)
+
+
+def test_job_that_is_not_there_says_where_to_look() -> None:
+    with pytest.raises(CommandError, match="queueadmin jobs"):
+        run("job", "nothing")
+
+
+def test_requeue_by_queue_moves_pending_ones_of_that_queue_only(broker: RedisBroker) -> None:
+    wanted, other = make_dead_letter(), make_dead_letter(job={"queue": "mail"})
+
+    (result,) = run("requeue", "--queue", "whatsapp-messages", "--reason", "outage is over")
+
+    assert (result["requested"], result["done"]) == (1, 1)
+    assert Job.objects.get(pk=wanted.job_id).state == JobState.WAITING
+    assert Job.objects.get(pk=other.job_id).state == JobState.DEAD
+    assert AuditEntry.objects.get().reason == "outage is over"
+
+
+def test_a_dry_run_changes_nothing() -> None:
+    letter = make_dead_letter()
+
+    (result,) = run("requeue", letter.pk, "--dry-run")
+
+    assert (result["done"], result["dry_run"]) == (1, True)
+    letter.refresh_from_db()
+    assert letter.status == DeadLetterStatus.PENDING
+    assert not AuditEntry.objects.exists()
+
+
+def test_requeue_in_part_exits_with_2_and_not_at_all_with_1(broker: RedisBroker) -> None:
+    letter = make_dead_letter()
+
+    assert exits("requeue", letter.pk, letter.pk + 1) == 2
+    assert exits("requeue", letter.pk) == 1
+
+
+def test_requeue_of_more_than_the_limit_exits_with_2(broker: RedisBroker, settings: Any) -> None:
+    settings.QUEUEADMIN = {"BULK_LIMIT": 1}
+    for _ in range(2):
+        make_dead_letter()
+
+    assert exits("requeue", "--queue", "whatsapp-messages") == 2
+    assert DeadLetter.objects.pending().count() == 1
+
+
+@pytest.mark.parametrize("args", [(), (1, "--queue", "sms")])
+def test_requeue_wants_ids_or_a_filter(args: tuple[object, ...]) -> None:
+    with pytest.raises(CommandError, match="not both"):
+        run("requeue", *args)
+
+
+@pytest.mark.parametrize(
+    ("permission", "args"),
+    [
+        ("requeue_deadletter", ("requeue", 1)),
+        ("close_deadletter", ("discard", 1, "--reason", "x")),
+        ("cancel_job", ("cancel", "1")),
+        ("retry_job", ("retry", "1")),
+        ("reschedule_job", ("reschedule", "1", "--at", "2030-01-01T08:00")),
+        ("pause_queue", ("pause", "sms", "--reason", "x")),
+        ("pause_queue", ("resume", "sms")),
+        ("run_recovery", ("recover",)),
+    ],
+)
+def test_a_verb_in_a_users_name_needs_the_users_permission(
+    broker: RedisBroker, permission: str, args: tuple[object, ...]
+) -> None:
+    make_user("eve", "view_job")
+
+    with pytest.raises(CommandError, match=permission):
+        run(*args, "--by", "eve")
+
+    assert not AuditEntry.objects.exists()
+    assert not RecoveryRun.objects.exists()
+
+
+def test_discard_needs_a_reason() -> None:
+    with pytest.raises(CommandError, match="needs a reason"):
+        run("discard", make_dead_letter().pk)
+
+
+def test_cancel_ends_a_scheduled_job(broker: RedisBroker) -> None:
+    job = make_job(state=JobState.SCHEDULED, due_at=timezone.now() + timedelta(hours=1))
+
+    run("cancel", job.pk)
+
+    job.refresh_from_db()
+    assert job.state == JobState.CANCELLED
+
+
+def test_pause_and_resume_say_whether_they_changed_anything() -> None:
+    assert run("pause", "sms", "--reason", "outage", "--minutes", 5)[0]["changed"]
+    assert Queue.objects.get(pk="sms").paused_until is not None
+    assert not run("pause", "sms", "--reason", "outage")[0]["changed"]
+    assert run("resume", "sms")[0]["changed"]
+    assert not run("resume", "sms")[0]["changed"]
+
+
+def test_recover_reports_what_it_found(broker: RedisBroker) -> None:
+    (row,) = run("recover")
+
+    assert RecoveryRun.objects.get().found == row["found"]
+
+
+def test_schedule_lists_and_refuses_an_unknown_name(settings: Any) -> None:
+    assert {row["name"] for row in run("schedule")} == set(settings.QUEUEADMIN["SCHEDULES"])
+    with pytest.raises(CommandError, match="No schedule is named"):
+        run("schedule", "--run", "nothing")
+
+
+def test_doctor_says_what_to_do_and_exits_with_1(broker: RedisBroker) -> None:
+    out = io.StringIO()
+
+    with pytest.raises(SystemExit) as ended:
+        call_command("queueadmin", "doctor", "--format", "json", stdout=out)
+
+    found = {row["check"]: row for row in json.loads(out.getvalue())}
+    assert ended.value.code == 1
+    assert "rundramatiq" in found["workers"]["advice"]
+    assert found["broker"]["is_good"]
+    assert found["database"]["is_good"]
+
+
+def test_doctor_names_a_broker_that_does_not_answer(settings: Any, broker: RedisBroker) -> None:
+    import dramatiq
+
+    away = RedisBroker(url="redis://127.0.0.1:1/0", namespace="away")
+    dramatiq.set_broker(away)
+    out = io.StringIO()
+
+    with pytest.raises(SystemExit):
+        call_command("queueadmin", "doctor", "--format", "json", stdout=out)
+
+    found = {row["check"]: row for row in json.loads(out.getvalue())}
+    assert "Start the broker" in found["broker"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        (("requeue", 2**63), "no id of a dead letter"),
+        (("jobs", "--limit", 0), "not between"),
+        (("reschedule", "x", "--at", "soon"), "is no time"),
+    ],
+)
+def test_a_wrong_argument_is_named(args: tuple[object, ...], problem: str) -> None:
+    with pytest.raises(CommandError, match=problem):
+        run(*args)

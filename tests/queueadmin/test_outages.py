@@ -1,0 +1,157 @@
+"""Databases that end connections and servers that restart, for real."""
+
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import dramatiq
+import pytest
+import redis
+from django.conf import settings as django_settings
+from django.db import connection
+
+from config import embedded
+from queueadmin.brokers import RedisBroker
+from queueadmin.models import Attempt, Job
+from queueadmin.states import JobState
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+
+
+def wait_until(condition, seconds=40.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def completed():
+    return Job.objects.filter(state=JobState.COMPLETED).count()
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="PostgreSQL ends connections")
+def test_connections_ended_in_mid_batch_cost_no_outcome_and_no_second_run(broker, start_worker):
+    ran = []
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number):
+        ran.append(number)
+
+    broker.enqueue_many([work.message(number) for number in range(2000)])
+    worker = start_worker()
+    for _ in range(10):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        done = completed()
+        wait_until(lambda done=done: completed() > done or completed() == 2000)
+
+    wait_until(lambda: completed() == 2000)
+    assert sorted(ran) == list(range(2000))
+    assert Attempt.objects.count() == 2000
+    assert all(thread.is_alive() for thread in [*worker.workers, *worker.consumers.values()])
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite locks the whole file")
+def test_a_row_locked_by_somebody_holds_up_its_own_outcome_only(broker, start_worker, settings):
+    gate = threading.Event()
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number):
+        gate.wait(20)
+
+    victim = work.send(0)
+    for number in range(1, 20):
+        work.send(number)
+    with connection.cursor() as cursor:
+        name = connection.settings_dict["NAME"]
+        cursor.execute(f'ALTER DATABASE "{name}" SET lock_timeout = 200')
+    holder = connection.copy()
+    try:
+        with holder.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute(
+                "SELECT 1 FROM queueadmin_job WHERE id = %s FOR UPDATE", [victim.message_id]
+            )
+            start_worker()
+            gate.set()
+            wait_until(lambda: completed() == 19)
+            assert broker.recorder.is_healthy
+            cursor.execute("ROLLBACK")
+        wait_until(lambda: completed() == 20)
+    finally:
+        holder.close()
+        with connection.cursor() as cursor:
+            cursor.execute(f'ALTER DATABASE "{name}" RESET lock_timeout')
+    assert Attempt.objects.count() == 20
+
+
+class Server:
+    """A message server of the test's own, without persistence, that can be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        embedded.prepare(django_settings.DATA_DIR)
+        command = embedded.command(django_settings.DATA_DIR, durable=False)
+        self._command = [*command, "--unixsocket", str(folder / "s"), "--dir", str(folder)]
+        self.url = f"unix://{folder / 's'}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        with redis.Redis.from_url(self.url) as client:
+            wait_until(lambda: _answers(client))
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+
+def _answers(client: "redis.Redis") -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+@pytest.fixture
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("v"))
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_killed_server_that_comes_back_empty_costs_no_job_and_no_second_run(
+    server, transactional_db
+):
+    broker = RedisBroker(url=server.url, namespace="test")
+    previous = dramatiq.get_broker()
+    dramatiq.set_broker(broker)
+    ran = []
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number):
+        ran.append(number)
+        time.sleep(0.002)
+
+    broker.enqueue_many([work.message(number) for number in range(500)])
+    worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
+    worker.start()
+    try:
+        wait_until(lambda: completed() > 20)
+        server.kill()
+        # Requests go on, and what was running is recorded.
+        late = work.send(500)
+        assert Job.objects.get(pk=late.message_id).state == JobState.WAITING
+        server.start()
+        wait_until(lambda: completed() == 501)
+    finally:
+        worker.stop(timeout=5_000)
+        dramatiq.set_broker(previous)
+        broker.close()
+    assert sorted(ran) == list(range(501))
+    assert Attempt.objects.count() == 501
