@@ -97,7 +97,7 @@ def _run(broker: Any, job: str, dispatch: int) -> int:
     from dramatiq.message import Message
     from dramatiq.worker import WorkerThread
 
-    from . import ledger, payloads
+    from . import clock, ledger, payloads
     from .consumer import Delivery
     from .models import Job
     from .recorder import interrupted
@@ -105,6 +105,8 @@ def _run(broker: Any, job: str, dispatch: int) -> int:
 
     broker.emit_after("process_boot")
     try:
+        # When a retry is due is decided here, and this host's clock may be wrong.
+        clock.synchronise()
         broker.controls.refresh()
         parcels = ledger.parcels_of(Job.objects.filter(id=job, dispatch=dispatch))
     except DatabaseProblem as error:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from . import events, ledger
+from . import clock, events, ledger
 from .scoreboard import Running
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def record(broker: "LedgerBroker", running: Sequence[Running], *, worker: str) -
             among it, and is not suspected.
         worker: `host:pid` of the process.
     """
+    clock.synchronise()
     again, dead = ledger.crashed([(run.job, run.dispatch) for run in running], worker=worker)
     if again:
         logger.warning("Worker %s died while it ran %d jobs; they run again.", worker, len(again))

@@ -44,6 +44,7 @@ def record_overrun(
         seconds: how long the run took until its process was dead.
         worker: `host:pid` of the process.
     """
+    clock.synchronise()
     jobs = Job.objects.filter(id=running.job, dispatch=running.dispatch)
     job = jobs.first()
     parcels = ledger.parcels_of(jobs)

@@ -21,6 +21,7 @@ COUNT_LIMIT = 10_000
 DEAD_LIMIT = 1_000
 #: Waiting jobs, first come first, among which the longest due is looked for.
 _OLDEST_OF = 200
+_MOST_QUEUES = 1_000
 #: Minutes are kept this long, then they are added up to hours.
 KEEP_MINUTES = timedelta(hours=48)
 KEEP_HOURS = timedelta(days=60)
@@ -104,9 +105,32 @@ def percentile(buckets: Sequence[int], share: float) -> timedelta | None:
 
 
 def queue_names() -> list[str]:
-    """Return every queue that is known from the settings, the actors, or staff."""
+    """Return every queue known from the settings, the actors, or staff, or with something to do.
+
+    The last are jobs that nobody consumes perhaps, so they must not be missed.
+    """
     names = set(settings.QUEUES) | set(get_broker().get_declared_queues())
-    return sorted(names | set(Queue.objects.values_list("name", flat=True)[:1_000]))
+    names |= set(Queue.objects.values_list("name", flat=True)[:_MOST_QUEUES])
+    return sorted(names | _queues_of_jobs())
+
+
+def _queues_of_jobs() -> set[str]:
+    """Return the queues of jobs in SHOWN_STATES, with one look at the index for each."""
+    part = (
+        "SELECT * FROM (WITH RECURSIVE found (queue) AS ("
+        "SELECT MIN(queue) FROM queueadmin_job WHERE state = %s UNION ALL "
+        "SELECT (SELECT MIN(queue) FROM queueadmin_job WHERE state = %s AND queue > found.queue) "
+        "FROM found WHERE found.queue IS NOT NULL) "
+        "SELECT queue FROM found WHERE queue IS NOT NULL LIMIT %s) AS some_{}"
+    )
+    parameters: list[Any] = []
+    for state in SHOWN_STATES:
+        parameters += [state.value, state.value, _MOST_QUEUES]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            " UNION ".join(part.format(number) for number in range(len(SHOWN_STATES))), parameters
+        )
+        return {row[0] for row in cursor.fetchall()}
 
 
 def limit_of(state: JobState) -> int:
