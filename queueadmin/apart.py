@@ -97,7 +97,7 @@ def _run(broker: Any, job: str, dispatch: int) -> int:
     from dramatiq.message import Message
     from dramatiq.worker import WorkerThread
 
-    from . import clock, ledger
+    from . import clock, ledger, payloads
     from .consumer import Delivery
     from .models import Job
     from .recorder import interrupted
@@ -114,7 +114,7 @@ def _run(broker: Any, job: str, dispatch: int) -> int:
         return _EXIT_UNRECORDED
     if not parcels:
         return 0
-    message: Message[Any] = Message.decode(parcels[0].data)
+    message: Message[Any] = payloads.open_message(Message.decode(parcels[0].data))
     # Claimed already, so under an id that asks for no claim.
     delivery = Delivery(message, parcel_id=f"{job}:{dispatch}", dispatch=dispatch)
     for middleware in broker.middleware:

@@ -3,9 +3,9 @@
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-from . import conf
+from . import conf, encryption, payloads
 
 
 @register(Tags.compatibility)
@@ -30,3 +30,18 @@ def check_app_order(**kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+@register(Tags.security, deploy=True)
+def check_encryption(**kwargs: Any) -> list[CheckMessage]:
+    """W001: actors declare sensitive fields, and there is no key to encrypt them with."""
+    names = sorted(payloads.declared(payloads.known_actors()))
+    if not names or encryption.is_on():
+        return []
+    return [
+        Warning(
+            f"Payloads of {', '.join(names)} have sensitive fields and are stored as plain text.",
+            hint="Set QUEUEADMIN['ENCRYPTION_KEYS'], or silence this check.",
+            id="queueadmin.W001",
+        )
+    ]

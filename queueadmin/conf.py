@@ -1,5 +1,6 @@
 """The one settings dict, QUEUEADMIN, typed, with defaults and checked names."""
 
+from base64 import urlsafe_b64decode
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
@@ -8,6 +9,8 @@ from django.conf import settings as django_settings
 from .exceptions import ConfigurationError
 from .policies import Policy
 from .schedules import Schedule
+
+_KEY_BYTES = 32
 
 
 class QueueadminSettings(TypedDict, total=False):
@@ -37,6 +40,8 @@ class QueueadminSettings(TypedDict, total=False):
     KEEP_CLOSED_HOURS: int
     #: Names of payload fields that are masked wherever people look.
     SENSITIVE_FIELDS: list[str]
+    #: Keys for payloads of actors that declare `sensitive` fields; the first encrypts, all open.
+    ENCRYPTION_KEYS: list[str]
 
 
 DEFAULTS: QueueadminSettings = {
@@ -52,6 +57,7 @@ DEFAULTS: QueueadminSettings = {
     "KEEP_COMPLETED_HOURS": 24,
     "KEEP_CLOSED_HOURS": 7 * 24,
     "SENSITIVE_FIELDS": ["password", "secret", "token", "api_key", "authorization", "pin"],
+    "ENCRYPTION_KEYS": [],
 }
 
 
@@ -70,6 +76,7 @@ class Settings:
     KEEP_COMPLETED_HOURS: int
     KEEP_CLOSED_HOURS: int
     SENSITIVE_FIELDS: list[str]
+    ENCRYPTION_KEYS: list[str]
 
     def __getattr__(self, name: str) -> Any:
         if name not in DEFAULTS:
@@ -91,7 +98,9 @@ def problems(configured: dict[str, Any]) -> list[str]:
             found.append(f"QUEUEADMIN has no setting {name!r}; {hint}")
         elif not isinstance(value, type(DEFAULTS[name])):  # type: ignore[literal-required]
             expected = type(DEFAULTS[name]).__name__  # type: ignore[literal-required]
-            found.append(f"QUEUEADMIN[{name!r}] must be of type {expected}, not {value!r}.")
+            # A key must not be quoted.
+            given = type(value).__name__ if name == "ENCRYPTION_KEYS" else repr(value)
+            found.append(f"QUEUEADMIN[{name!r}] must be of type {expected}, not {given}.")
     queues = configured.get("QUEUES")
     if isinstance(queues, dict):
         found += [
@@ -107,7 +116,22 @@ def problems(configured: dict[str, Any]) -> list[str]:
             for name, value in schedules.items()
             if not isinstance(value, Schedule)
         ]
+    keys = configured.get("ENCRYPTION_KEYS")
+    if isinstance(keys, list):
+        found += [
+            f"QUEUEADMIN['ENCRYPTION_KEYS'][{position}] is no key: it must be 32 random bytes in "
+            "URL-safe base64, as cryptography.fernet.Fernet.generate_key() makes them."
+            for position, key in enumerate(keys)
+            if not _is_key(key)
+        ]
     return found
+
+
+def _is_key(key: object) -> bool:
+    try:
+        return isinstance(key, str) and len(urlsafe_b64decode(key)) == _KEY_BYTES
+    except ValueError:
+        return False
 
 
 def require_valid() -> None:

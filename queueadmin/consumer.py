@@ -11,8 +11,8 @@ from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.errors import DecodeError
 from dramatiq.message import Message
 
-from . import messages
-from .exceptions import InvalidMessage
+from . import messages, payloads
+from .exceptions import InvalidMessage, Undecryptable
 from .states import Priority
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,10 @@ class Delivery(MessageProxy):
         self.is_void = False
         #: How the run ended; None means interrupted.
         self.ending: Any = None
+
+    def __str__(self) -> str:
+        """Say which message it is; Dramatiq's own log lines would print the arguments."""
+        return f"{self.actor_name} #{self.message_id}"
 
     @property
     def priority(self) -> int:
@@ -265,6 +269,12 @@ class LedgerConsumer(Consumer):
             return None
         message.options.pop("eta", None)
         delivery = Delivery(message, parcel_id=parcel_id, dispatch=ours[1], era=era)
+        try:
+            delivery._message = payloads.open_message(message)
+        except Undecryptable as error:
+            self.broker.require_recorder().refuse(delivery, error)
+            self._release(parcel_id)
+            return None
         if message.actor_name not in self.broker.actors:
             self._settle_unrun(delivery)
             return None

@@ -18,7 +18,7 @@ from . import audit, ledger, outbox
 from .clock import now
 from .conf import settings
 from .exceptions import InvalidTransition, NotPermitted
-from .models import DeadLetter, Note
+from .models import DeadLetter, Job, Note
 from .models.dead_letter import Urgency
 from .resolver import get_resolver
 from .states import DeadLetterStatus
@@ -47,6 +47,7 @@ class Skip(TextChoices):
     GONE = "no longer there", _("no longer there")
     UNMOVABLE = "job cannot run again", _("job cannot run again")
     KEY_HELD = "unique key held by another job", _("unique key held by another job")
+    ERASED = "its payload was erased", _("its payload was erased")
     UNCHANGED = "nothing to change", _("nothing to change")
     OVER_LIMIT = "over the limit of one action", _("over the limit of one action")
 
@@ -85,10 +86,15 @@ def requeue(ids: Iterable[int], *, by: "User | None", reason: str = "") -> BulkR
     """
     _require(by, "requeue_deadletter")
     held_by: dict[int, str] = {}
+    erased: list[str] = []
 
     def act(rows: list[DeadLetter]) -> tuple[list[int], Skip]:
         moved, held = ledger.requeue([row.job_id for row in rows])
         held_by.update({row.pk: held[row.job_id] for row in rows if row.job_id in held})
+        unmoved = {row.job_id for row in rows} - moved
+        erased.extend(
+            Job.objects.filter(pk__in=unmoved, erased_at__isnull=False).values_list("pk", flat=True)
+        )
         outbox.push_jobs(moved)
         changed = [row.pk for row in rows if row.job_id in moved]
         _change(
@@ -102,10 +108,11 @@ def requeue(ids: Iterable[int], *, by: "User | None", reason: str = "") -> BulkR
         return changed, Skip.UNMOVABLE
 
     result = _in_batches(ids, "requeue", act)
-    if not held_by:
+    if not held_by and not erased:
         return result
     skipped = Counter(result.skipped)
-    skipped[Skip.UNMOVABLE.value] -= len(held_by)
+    skipped[Skip.UNMOVABLE.value] -= len(held_by) + len(erased)
+    skipped[Skip.ERASED.value] += len(erased)
     skipped[Skip.KEY_HELD.value] += len(held_by)
     return replace(result, skipped={why: n for why, n in skipped.items() if n}, held_by=held_by)
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from . import execution
 from .states import JobState, Outcome
 
 if TYPE_CHECKING:
@@ -25,6 +26,33 @@ _LEVELS = {
     Outcome.RETURNED: logging.INFO,
     Outcome.CANCELLED: logging.INFO,
 }
+
+
+class Redaction(logging.Filter):
+    """Cuts the sensitive values of the job that the thread runs out of its log lines.
+
+    Dramatiq's loggers have it. Name it as a filter of a handler in LOGGING, and the lines
+    of the project's own actors are treated alike.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let the record pass, its text and stack without those values."""
+        run = execution.current()
+        if run is None:
+            return True
+        text = record.getMessage()
+        if (redacted := run.redact(text)) != text:
+            record.msg, record.args = redacted, ()
+        if record.exc_info and record.exc_info[0] is not None:
+            record.exc_text = run.redact(_FORMATTER.formatException(record.exc_info))
+            record.exc_info = None
+        return True
+
+
+_FORMATTER = logging.Formatter()
+REDACTION = Redaction()
+# "Failed to process message", with the stack, comes from there.
+logging.getLogger("dramatiq.worker.WorkerThread").addFilter(REDACTION)
 
 
 def started(run: "Execution") -> None:

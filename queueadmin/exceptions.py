@@ -43,6 +43,10 @@ class InvalidMessage(QueueadminError, ValueError):
         self.field = field
 
 
+class Undecryptable(QueueadminError):
+    """A payload cannot be opened with the keys there are; it is kept as it is."""
+
+
 class InvalidTransition(QueueadminError):
     """Somebody else changed the record first, or its state does not allow this."""
 

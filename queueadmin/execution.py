@@ -1,6 +1,7 @@
 """What the current thread is running, from the fetch to the recorded outcome."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -33,6 +34,10 @@ class Execution:
     #: Not started, or stopped, because somebody cancelled it.
     cancelled: bool = False
     result: str | None = None
+    #: Whether its arguments, or those it carries, are declared sensitive.
+    is_sensitive: bool = False
+    #: Cuts sensitive values of the job out of a text.
+    redact: Callable[[str], str] = str
     #: How far it says it has come: done, total, text. Replaced as a whole.
     progress: tuple[int, int | None, str] | None = None
     #: True while the after-hooks run; what they enqueue is committed with the outcome.

@@ -12,7 +12,7 @@ from dramatiq.errors import ActorNotFound
 from dramatiq.message import Message
 from dramatiq.middleware import TimeLimitExceeded
 
-from . import clock, events, execution, ledger
+from . import clock, events, execution, ledger, payloads
 from .consumer import Delivery
 from .execution import Execution
 from .middleware import conclude
@@ -50,6 +50,7 @@ def record_overrun(
     parcels = ledger.parcels_of(jobs)
     if job is None or not parcels:
         return False
+    # Not opened: nobody reads its arguments here.
     message: Message[Any] = Message.decode(parcels[0].data)
     if job.max_attempts is not None:
         message = message.copy(options={"max_retries": job.max_attempts - 1})
@@ -62,6 +63,7 @@ def record_overrun(
         actor=job.actor,
         started_at=clock.now(),
         started=0.0,
+        is_sensitive=payloads.is_sensitive(message, broker.actors),
     )
     error = HardTimeLimitExceeded(
         "Still running after its time limit and grace; the worker process was ended."

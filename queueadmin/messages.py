@@ -4,6 +4,7 @@ import math
 from inspect import signature
 from typing import Any
 
+from django.utils.crypto import salted_hmac
 from dramatiq import Actor
 from dramatiq.message import Message
 
@@ -75,6 +76,12 @@ def _validate_option(name: str, value: Any) -> None:
         if not isinstance(value, str) or value not in Priority.BY_NAME:
             known = ", ".join(Priority.BY_NAME)
             raise InvalidMessage(f"option {name} must be one of {known}.", field=name)
+    elif name == "sensitive":
+        if not isinstance(value, list | tuple) or not all(isinstance(v, str | int) for v in value):
+            raise InvalidMessage("option sensitive must be a list of names of fields.", field=name)
+    elif name == "sealed":
+        if not isinstance(value, str):
+            raise InvalidMessage("option sealed must be text.", field=name)
     elif name == "throws":
         raise InvalidMessage("option throws belongs to the actor, not to a message.", field=name)
 
@@ -118,6 +125,9 @@ def unique_key(message: Message[Any], actor: "Actor[Any, Any] | None") -> tuple[
         key = _filled(key, message, actor)
         if key is None:
             return "", None
+        if actor.options.get("sensitive") and isinstance(key, str):
+            # It is stored and shown, and made of arguments that must not be.
+            key = salted_hmac("queueadmin.unique_key", key, algorithm="sha256").hexdigest()
     if not isinstance(key, str) or not 0 < len(key) <= 150 or not key.isprintable():
         raise InvalidMessage(
             f"unique_key must be printable text of 1 to 150 characters, not {key!r:.200}.",

@@ -28,7 +28,7 @@ from dramatiq.middleware import (
 )
 from dramatiq.results import Results
 
-from . import clock, events, execution
+from . import clock, events, execution, payloads
 from .apart import run_apart
 from .conf import require_valid, settings
 from .execution import Execution
@@ -100,7 +100,11 @@ class Bookkeeping(Middleware):
     @property
     def actor_options(self) -> set[str]:
         """Return the options actors may set, which no other middleware names."""
-        return {"subject", "unique_key", "unique_for"}
+        return {"subject", "unique_key", "unique_for", "validate", "sensitive"}
+
+    def after_declare_actor(self, broker: Broker, actor: Any) -> None:
+        """Keep sensitive arguments out of what Dramatiq's actors log at level DEBUG."""
+        actor.logger.addFilter(events.REDACTION)
 
     def before_worker_boot(self, broker: Any, worker: Any) -> None:
         """Start what records and dispatches, before the first message is fetched.
@@ -155,6 +159,8 @@ class Bookkeeping(Middleware):
             actor=message.actor_name,
             started_at=clock.now(),
             started=time.perf_counter(),
+            is_sensitive=payloads.is_sensitive(message._message, broker.actors),
+            redact=payloads.Redactor(message._message),
             parcel_id=message.parcel_id,
         )
         execution.enter(run)
@@ -308,8 +314,8 @@ def conclude(broker: Any, message: Any, run: Execution, exception: BaseException
     )
     if exception is not None:
         ending.error_class = type(exception).__qualname__[:200]
-        ending.error_message = storable(str(exception), 5_000)
-        ending.traceback = storable("".join(traceback.format_exception(exception)))
+        ending.error_message = storable(run.redact(str(exception)), 5_000)
+        ending.traceback = storable(run.redact("".join(traceback.format_exception(exception))))
     if run.returned:
         ending.state, ending.outcome, ending.attempt = JobState.WAITING, Outcome.RETURNED, 0
         ending.due_at = finished_at

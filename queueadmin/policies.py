@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import IntEnum
 
 from django.core.exceptions import ImproperlyConfigured
@@ -133,6 +134,19 @@ class Breaker:
             raise ImproperlyConfigured("window and probe_every are in seconds above 0.")
 
 
+LONGEST_KEPT = timedelta(days=100 * 365)
+
+
+def as_hours(keep: timedelta | float) -> timedelta:
+    """Return a time to keep something, which may be given as hours."""
+    if isinstance(keep, timedelta):
+        return keep
+    try:
+        return timedelta(hours=keep)
+    except (OverflowError, ValueError, TypeError) as error:
+        raise ImproperlyConfigured(f"{keep!r} is no number of hours.") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """What holds for every job of a queue unless its actor or message says otherwise.
@@ -145,6 +159,10 @@ class Policy:
         rate: starts allowed in a window of time in the whole fleet.
         weight: share of the workers when several queues have work.
         breaker: when the queue pauses itself; None never.
+        keep_completed: how long a completed job is kept, in hours or as a timedelta; None is
+            what the settings say.
+        keep_cancelled: the same of a cancelled one.
+        keep_dead: the same of a dead one, from the time its dead letter was closed.
 
     Raises:
         ImproperlyConfigured: a value is out of its range.
@@ -157,8 +175,17 @@ class Policy:
     rate: Rate | None = None
     weight: Weight = Weight.MEDIUM
     breaker: Breaker | None = None
+    keep_completed: timedelta | float | None = None
+    keep_cancelled: timedelta | float | None = None
+    keep_dead: timedelta | float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("keep_completed", "keep_cancelled", "keep_dead"):
+            keep = getattr(self, name)
+            if keep is not None and not timedelta(0) <= as_hours(keep) <= LONGEST_KEPT:
+                raise ImproperlyConfigured(
+                    f"{name} is in hours, or a timedelta, of 0 to 100 years, not {keep!r}."
+                )
         if self.attempts is not None and self.attempts < 1:
             raise ImproperlyConfigured(f"attempts counts the first one too, not {self.attempts}.")
         if self.time_limit <= 0:

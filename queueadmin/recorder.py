@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, uuid5
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
-from dramatiq.message import Message, get_encoder
+from dramatiq.message import Message
 
-from . import clock, ledger
+from . import clock, ledger, payloads
 from .brokers.base import BrokerUnavailable
 from .conf import settings
 from .consumer import Delivery, split
+from .exceptions import Undecryptable
 from .execution import Execution
 from .masking import storable
 from .registry import Registration
@@ -136,14 +137,32 @@ class Recorder:
             ending.due_at = at + min(_PARK, timedelta(seconds=settings.UNKNOWN_ACTOR_GRACE))
         self._inbox.put(_Entry(delivery.queue_name, delivery.parcel_id, ending))
 
+    def refuse(self, delivery: Delivery, error: Undecryptable) -> None:
+        """Put off a job whose key this process does not have; bury it after the grace time."""
+        at = clock.now()
+        age_ms = at.timestamp() * 1000 - delivery.message_timestamp
+        if age_ms > settings.UNKNOWN_ACTOR_GRACE * 1000:
+            ending = _ending(delivery, JobState.DEAD, Outcome.DEAD)
+            ending.cause = DeathCause.UNDECODABLE
+            ending.error_class = type(error).__qualname__
+            ending.error_message = str(error)
+        else:
+            ending = _ending(delivery, JobState.SCHEDULED, Outcome.RETURNED)
+            ending.due_at = at + _PARK
+        logger.error("Job %s not run: %s", delivery.message_id, error)
+        self._inbox.put(_Entry(delivery.queue_name, delivery.parcel_id, ending))
+
     def adopt(self, queue: str, parcel_id: str, message: Message[Any]) -> None:
         """Take a message that plain Dramatiq enqueued into the ledger, to be dispatched by it."""
-        options = {k: v for k, v in message.options.items() if k not in ("eta", "redis_message_id")}
+        theirs = {k: v for k, v in message.options.items() if k != "redis_message_id"}
+        fields = {**message.asdict(), "options": theirs}
+        data = payloads.encode(Message(**fields), self.broker.actors)
         job = ledger.NewJob(
             id=message.message_id,
             queue=queue,
             actor=message.actor_name,
-            message=get_encoder().encode({**message.asdict(), "options": options}),
+            message=data,
+            is_sealed=payloads.is_sealed(data),
             enqueued_at=clock.now(),
         )
         self._inbox.put(_Entry(queue, parcel_id, adopted=job))

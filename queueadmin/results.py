@@ -8,7 +8,7 @@ from typing import Any
 from dramatiq.message import Message
 from dramatiq.results import ResultBackend, ResultFailure, ResultMissing, ResultTimeout
 
-from . import execution
+from . import execution, payloads
 from .states import JobState
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class LedgerBackend(ResultBackend):
         if len(encoded) > MOST_CHARACTERS:
             logger.warning("Result of job %s not kept: %d characters.", run.job, len(encoded))
             return
-        run.result = encoded
+        run.result = payloads.seal_result(encoded) if run.is_sensitive else encoded
 
     def store_exception(self, message: Any, exception: BaseException, ttl: int) -> None:
         """Do nothing: the job's row says how it failed."""
@@ -56,6 +56,7 @@ class LedgerBackend(ResultBackend):
             ResultMissing: there is none, or none yet and `block` is False.
             ResultTimeout: the wait was too long.
             ResultFailure: the job failed for good or was cancelled.
+            Undecryptable: the result is encrypted with a key that is not there.
         """
         deadline = time.monotonic() + (_DEFAULT_TIMEOUT_MS if timeout is None else timeout) / 1000
         pause = 0.01
@@ -89,5 +90,5 @@ class LedgerBackend(ResultBackend):
         if state == JobState.CANCELLED:
             raise ResultFailure("the job was cancelled", "Cancelled", "the job was cancelled")
         if state == JobState.COMPLETED and result is not None:
-            return True, json.loads(result)
+            return True, json.loads(payloads.open_result(result))
         return False, None

@@ -59,7 +59,7 @@ class PolicyRetries(Retries):
 
         retries = run.attempt - 1
         message.options["retries"] = run.attempt
-        message.options["traceback"] = traceback.format_exc(limit=30)
+        message.options["traceback"] = run.redact(traceback.format_exc(limit=30))
         message.options["requeue_timestamp"] = int(time.time() * 1000)
         if self._is_exhausted(message, actor, retries, exception):
             run.cause = (

@@ -10,7 +10,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 from dramatiq.worker import WorkerThread
 
-from . import clock, ledger
+from . import clock, ledger, payloads
 from .consumer import Delivery
 from .models import Job
 from .states import JobState
@@ -62,7 +62,9 @@ def run_jobs(*, limit: int = 10_000) -> int:
                 raise RuntimeError(f"Still busy after {limit} runs; do jobs enqueue each other?")
             runs += 1
             delivery = Delivery(
-                Message.decode(parcel.data), parcel_id=parcel.id, dispatch=parcel.dispatch
+                payloads.open_message(Message.decode(parcel.data)),
+                parcel_id=parcel.id,
+                dispatch=parcel.dispatch,
             )
             thread.work_queue.put(delivery)  # type: ignore[arg-type]
             thread.work_queue.get()

@@ -420,7 +420,8 @@ class DeadLetterAdmin(ActingAdmin):
         job = dead_letter.job
         context = {
             **self.admin_site.each_context(request),
-            **evidence(job, dead_letter, may_reveal=self.may(request, "reveal_payload")),
+            **evidence(job, dead_letter),
+            "may_reveal": self.may(request, "reveal_payload") and self.may(request, "view_job"),
             "opts": self.opts,
             "media": self.media,
             "title": display.plain(dead_letter),

@@ -20,6 +20,8 @@ SHOWN = 100
 UPCOMING_SHOWN = 5
 
 _VERBS = {
+    "reveal": gettext_lazy("%(who)s looked at its masked fields"),
+    "erase": gettext_lazy("%(who)s erased its personal data"),
     "requeue": gettext_lazy("%(who)s requeued it"),
     "close": gettext_lazy("%(who)s marked it permanently failed"),
     "assign": gettext_lazy("%(who)s gave it to %(to)s"),

@@ -12,12 +12,18 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
+from django.urls import path
+from django.urls.resolvers import URLPattern
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.csrf import csrf_protect
+from django.views.decorators.http import require_POST
 
-from .. import display
+from .. import display, revealing
 from ..clock import now
+from ..exceptions import NotPermitted
 from ..models import DeadLetter, Job
 from ..states import JobState
 from . import history, lineage, payload, sentences
@@ -139,6 +145,31 @@ class JobAdmin(ActingJobAdmin):
             display.excerpt(job.error_excerpt),
         )
 
+    def get_urls(self) -> list[URLPattern]:
+        """Add the address that reveals a payload."""
+        view = self.admin_site.admin_view(self.reveal_view)
+        return [
+            path("<str:object_id>/reveal/", view, name="queueadmin_job_reveal"),
+            *super().get_urls(),
+        ]
+
+    @method_decorator(csrf_protect)
+    @method_decorator(require_POST)
+    def reveal_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show a job with its payload unmasked, once, and keep that it was shown."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        job = find(object_id)
+        if job is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
+        user: Any = request.user
+        try:
+            revealing.reveal(job.pk, by=user)
+        except NotPermitted as error:
+            raise PermissionDenied from error
+        # `admin_view` has the answer kept by no cache.
+        return self._render(request, job, is_revealed=True)
+
     def change_view(
         self,
         request: HttpRequest,
@@ -154,10 +185,22 @@ class JobAdmin(ActingJobAdmin):
         job = find(object_id)
         if job is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined, no-any-return]
+        return self._render(request, job, extra_context)
+
+    def _render(
+        self,
+        request: HttpRequest,
+        job: Job,
+        extra_context: dict[str, Any] | None = None,
+        *,
+        is_revealed: bool = False,
+    ) -> HttpResponse:
+        """Answer with the page of one job."""
         dead_letter = DeadLetter.objects.defer("traceback").filter(job=job).first()
         context = {
             **self.admin_site.each_context(request),
-            **evidence(job, dead_letter, may_reveal=self.may(request, "reveal_payload")),
+            **evidence(job, dead_letter, is_revealed=is_revealed),
+            "may_reveal": self.may(request, revealing.PERMISSION),
             "opts": self.opts,
             "media": self.media,
             "title": display.plain(job),
@@ -182,7 +225,9 @@ def find(object_id: str) -> Job | None:
     return None if "\0" in key else Job.objects.filter(pk=key).first()
 
 
-def evidence(job: Job, dead_letter: DeadLetter | None, *, may_reveal: bool) -> dict[str, Any]:
+def evidence(
+    job: Job, dead_letter: DeadLetter | None, *, is_revealed: bool = False
+) -> dict[str, Any]:
     """Return what the pages of a job and of its dead letter both show."""
     attempts = history.attempts_of(job)
     upcoming: list[datetime] = history.upcoming_of(job)
@@ -195,6 +240,6 @@ def evidence(job: Job, dead_letter: DeadLetter | None, *, may_reveal: bool) -> d
         "attempts": attempts,
         "upcoming": upcoming,
         "attempts_limit": history.SHOWN,
-        "payload": payload.shown(job, dead_letter, may_reveal=may_reveal),
+        "payload": payload.shown(job, dead_letter, is_revealed=is_revealed),
         "timeline": history.timeline_of(job, attempts, dead_letter, upcoming),
     }

@@ -4,17 +4,19 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from ..masking import MASK, is_sensitive
+from .. import masking, payloads
+from ..exceptions import Undecryptable
 from ..models import DeadLetter, Job
-from ..resolver import Link, Resolver, get_resolver
+from ..resolver import Link, get_resolver
 
 logger = logging.getLogger(__name__)
 
 LIMIT = 20_000
 #: Options that Dramatiq and queueadmin keep for themselves; the page shows them elsewhere.
-_INTERNAL = ("traceback", "requeue_timestamp")
+_INTERNAL = ("traceback", "requeue_timestamp", "sensitive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,45 +26,70 @@ class ShownPayload:
     arguments: str = ""
     options: str = ""
     is_readable: bool = True
+    result: str = ""
     is_cut: bool = False
+    #: Why it cannot be decrypted.
+    problem: str = ""
+    is_revealed: bool = False
     #: Size of a message that cannot be read, and its bytes where the reader may see them.
     size: int = 0
     raw: str = ""
 
 
 def shown(
-    job: Job, dead_letter: DeadLetter | None = None, *, may_reveal: bool = False
+    job: Job, dead_letter: DeadLetter | None = None, *, is_revealed: bool = False
 ) -> ShownPayload:
-    """Return a job's payload masked and cut.
+    """Return a job's payload masked, unless it is being revealed, and cut.
 
     Args:
         job: with its message.
         dead_letter: its dead letter, which keeps the bytes of an undecodable message.
-        may_reveal: whether bytes that cannot be masked may be shown.
+        is_revealed: show it whole, and bytes that cannot be read too; whoever asks for that
+            was permitted to see it, and it is in the audit trail.
     """
     try:
-        payload = job.payload
-        if payload is not None:
-            arguments = {"args": payload.get("args"), "kwargs": payload.get("kwargs")}
-            options = payload.get("options")
-            kept = (
-                {key: value for key, value in options.items() if key not in _INTERNAL}
-                if isinstance(options, Mapping)
-                else options
-            )
-            resolver = get_resolver()
-            text = _text(_masked(resolver, job, arguments))
-            option_text = _text(_masked(resolver, job, kept))
-            return ShownPayload(
-                text[:LIMIT], option_text[:LIMIT], is_cut=max(len(text), len(option_text)) > LIMIT
-            )
+        fields = payloads.decoded(bytes(job.message))
+        if fields is not None:
+            return _readable(job, fields, is_revealed=is_revealed)
+    except Undecryptable as error:
+        return ShownPayload(problem=str(error), is_readable=False)
     except Exception:
         # Boundary: neither hostile nesting nor a host's mask may break the page, and
         # what could not be masked is not shown.
         logger.exception("Payload not shown job=%s", job.pk)
     raw = bytes(dead_letter.raw) if dead_letter and dead_letter.raw else bytes(job.message)
-    text = repr(raw[:LIMIT])[2:-1] if may_reveal else ""
+    text = repr(raw[:LIMIT])[2:-1] if is_revealed else ""
     return ShownPayload(is_readable=False, is_cut=len(raw) > LIMIT, size=len(raw), raw=text)
+
+
+def _readable(job: Job, fields: payloads.Fields, *, is_revealed: bool) -> ShownPayload:
+    if is_revealed:
+        found = {name: fields.get(name) for name in ("args", "kwargs", "options")}
+    else:
+        found = payloads.masked(fields, show=partial(get_resolver().mask, job))
+    options = found.pop("options")
+    if isinstance(options, Mapping):
+        options = {key: value for key, value in options.items() if key not in _INTERNAL}
+    texts = [_text(found), _text(options), _result(job, fields, is_revealed=is_revealed)]
+    arguments, option_text, result = (text[:LIMIT] for text in texts)
+    return ShownPayload(
+        arguments=arguments,
+        options=option_text,
+        result=result,
+        is_cut=max(map(len, texts)) > LIMIT,
+        is_revealed=is_revealed,
+    )
+
+
+def _result(job: Job, fields: payloads.Fields, *, is_revealed: bool) -> str:
+    """Return the result as text; of a sensitive job it is as sensitive as what went in."""
+    if job.result is None:
+        return ""
+    result = json.loads(payloads.open_result(job.result))
+    if not is_revealed:
+        is_sensitive = bool(payloads.sensitive_parts(fields, payloads.known_actors()))
+        result = masking.MASK if is_sensitive else masking.mask(result)
+    return _text(result) or json.dumps(result)
 
 
 def described(job: Job) -> tuple[str, list[Link]]:
@@ -74,17 +101,6 @@ def described(job: Job) -> tuple[str, list[Link]]:
         # Boundary: the host's code must not hide the failure staff came to see.
         logger.exception("Resolver failed job=%s", job.pk)
         return job.actor, []
-
-
-def _masked(resolver: Resolver, job: Job, value: Any, name: str = "") -> Any:
-    """Return `value` with sensitive fields masked at any depth."""
-    if name and is_sensitive(name):
-        return MASK
-    if isinstance(value, Mapping):
-        return {key: _masked(resolver, job, item, str(key)) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_masked(resolver, job, item) for item in value]
-    return resolver.mask(job, name, value)
 
 
 def _text(value: Any) -> str:

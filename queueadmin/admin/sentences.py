@@ -142,7 +142,7 @@ _CAUSES = {
         "No worker knows the actor %(actor)s – deploy code that has it, then requeue."
     ),
     DeathCause.UNDECODABLE: _lazy(
-        "Its message could not be read, so nothing was run – the raw bytes are kept below."
+        "Its message could not be read, so nothing was run; what is kept is shown below – %(error)s."
     ),
     DeathCause.WORKER_CRASHED: _lazy(
         "Worker processes died while running it – it was stopped to protect the others; a "

@@ -12,11 +12,11 @@ import dramatiq
 from django.db import connection, connections, transaction
 from dramatiq.broker import Consumer
 from dramatiq.errors import QueueJoinTimeout
-from dramatiq.message import Message, get_encoder
+from dramatiq.message import Message
 from dramatiq.middleware import Middleware
 from dramatiq.results import Results
 
-from .. import clock, execution
+from .. import clock, execution, payloads
 from ..conf import settings
 from ..consumer import Hand, LedgerConsumer
 from ..controls import Control, Controls
@@ -25,6 +25,7 @@ from ..messages import max_attempts, unique_key, validate
 from ..middleware import build
 from ..policies import MAX_DELAY_MS
 from ..scoreboard import Scoreboard
+from ..signatures import check_message
 from ..states import UNFINISHED, Priority
 from ..tallies import Tallies
 
@@ -210,9 +211,13 @@ class LedgerBroker(dramatiq.Broker):
             raise InvalidMessage(f"delay must be 0 to 10 years, not {delay!r} ms.", field="delay")
         if delay:
             message = message.copy(options={"eta": clock.now_ms() + delay})
+        run = execution.current()
+        if run is None or not run.finishing:
+            # A follow-up goes through in any case: it would be lost in a hook whose errors
+            # Dramatiq swallows, while a job that fails with wrong arguments is seen.
+            check_message(message, self.actors)
         self.emit_before("enqueue", message, delay)
         job = self._new_job(message)
-        run = execution.current()
         if run is not None and run.finishing:
             # Pipelines, callbacks and group members: committed with this job's outcome.
             run.follow_ups.append(job)
@@ -235,6 +240,7 @@ class LedgerBroker(dramatiq.Broker):
         for position, message in enumerate(messages):
             try:
                 validate(message)
+                check_message(message, self.actors)
                 jobs.append(self._new_job(message))
             except InvalidMessage as error:
                 raise InvalidMessage(f"Message {position}: {error}", field=error.field) from error
@@ -249,10 +255,13 @@ class LedgerBroker(dramatiq.Broker):
     def _new_job(self, message: Message[Any]) -> "NewJob":
         from ..ledger import NewJob
 
-        options = {key: value for key, value in message.options.items() if key != "eta"}
-        fields = {**message.asdict(), "options": options}
+        run = execution.current()
+        # What a job leaves behind, as results and callbacks, is as sensitive as itself.
+        inherits = run is not None and run.finishing and run.is_sensitive
         try:
-            data = get_encoder().encode(fields)
+            data = payloads.encode(message, self.actors, inherits=inherits)
+        except InvalidMessage:
+            raise
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidMessage(
                 f"The arguments of {message.actor_name} cannot be encoded: {error}.", field="args"
@@ -267,13 +276,13 @@ class LedgerBroker(dramatiq.Broker):
         eta = message.options.get("eta")
         due = datetime.fromtimestamp(eta / 1000, UTC) if eta is not None else None
         actor = self.actors.get(message.actor_name)
-        run = execution.current()
         key, period_ms = unique_key(message, actor)
         return NewJob(
             id=message.message_id,
             queue=message.queue_name,
             actor=message.actor_name,
             message=data,
+            is_sealed=payloads.is_sealed(data),
             enqueued_at=at,
             due_at=due if due is not None and due > at else None,
             priority=Priority.BY_NAME[message.options.get("priority", "normal")],

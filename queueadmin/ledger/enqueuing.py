@@ -15,9 +15,10 @@ from .sql import timestamp
 _BATCH = 500
 _COLUMNS = (
     "id, queue, actor, priority, state, dispatch, attempts, max_attempts, requeues, message, "
-    "subject, parent, group_key, unique_key, unique_until, worker, error_class, error_message, enqueued_at, due_at, in_broker"
+    "subject, parent, group_key, unique_key, unique_until, worker, error_class, error_message, "
+    "enqueued_at, due_at, in_broker, is_sealed"
 )
-_ROW = "(%s, %s, %s, %s, %s, 1, 0, %s, 0, %s, %s, %s, %s, %s, %s, '', '', '', %s, %s, false)"
+_ROW = "(%s, %s, %s, %s, %s, 1, 0, %s, 0, %s, %s, %s, %s, %s, %s, '', '', '', %s, %s, false, %s)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class NewJob:
     unique_key: str = ""
     #: How long it holds the key; None means while it is unfinished.
     unique_until: datetime | None = None
+    is_sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +103,5 @@ def _parameters(job: NewJob) -> tuple[str | int | bytes | datetime | None, ...]:
         timestamp(job.unique_until) if job.unique_until is not None else None,
         timestamp(job.enqueued_at),
         timestamp(job.due_at or job.enqueued_at),
+        job.is_sealed,
     )

@@ -22,7 +22,9 @@ class Requeued(NamedTuple):
 def requeue(job_ids: Iterable[str]) -> Requeued:
     """Move dead jobs back to waiting with a new round of attempts; return those that moved.
 
-    A job takes its unique key again; where another one holds it, the job stays dead. Call it in a transaction, and hand the ids to `queueadmin.outbox.push_jobs` there.
+    A job takes its unique key again; where another one holds it, the job stays dead, as does
+    one whose payload was erased. Call it in a transaction, and hand the ids to
+    `queueadmin.outbox.push_jobs` there.
     Rows are locked in the order of their ids, so that two callers cannot lock each other
     out; of two callers each job is returned to one.
     """
@@ -30,7 +32,7 @@ def requeue(job_ids: Iterable[str]) -> Requeued:
     at = now()
     rows = list(
         Job.objects.select_for_update()
-        .filter(id__in=wanted, state=JobState.DEAD)
+        .filter(id__in=wanted, state=JobState.DEAD, erased_at=None)
         .order_by("id")
         .values_list("id", "actor", "unique_key", "unique_until")
     )

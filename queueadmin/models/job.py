@@ -1,6 +1,5 @@
 """One row per job: the truth about it, whatever happens to the broker."""
 
-import json
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -9,6 +8,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from .. import payloads
+from ..exceptions import Undecryptable
 from ..states import FINISHED, RUNNABLE, TIMED, JobState, Priority
 from .fields import JobIdField
 
@@ -93,6 +94,11 @@ class Job(models.Model):
     due_at = models.DateTimeField(_("due"))
     started_at = models.DateTimeField(_("started"), null=True, blank=True)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+    #: Whether the message is encrypted.
+    # A default of the database's too: the release before this one inserts without it.
+    is_sealed = models.BooleanField(_("encrypted"), default=False, db_default=False)
+    #: When the personal data in message, result and error texts were erased.
+    erased_at = models.DateTimeField(_("erased"), null=True, blank=True)
     #: Known to have reached the broker; False costs one look by the dispatcher.
     in_broker = models.BooleanField(_("in broker"), default=False)
     #: Since when it shall not start any more, or stop; kept when it was too late.
@@ -109,6 +115,8 @@ class Job(models.Model):
             ("retry_job", "Can run jobs now"),
             ("reschedule_job", "Can reschedule jobs"),
             ("reveal_payload", "Can see masked payload fields"),
+            ("erase_payload", "Can erase personal data from payloads"),
+            ("clean_job", "Can remove finished jobs"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -161,18 +169,27 @@ class Job(models.Model):
         return self.cancel_requested_at is not None and self.state in RUNNABLE
 
     @property
+    def is_finished(self) -> bool:
+        """Whether it will not run again unless somebody requeues it."""
+        return self.state in FINISHED
+
+    @property
     def is_last_attempt(self) -> bool:
         """Whether no further attempt follows the last one made."""
         return self.max_attempts is not None and self.attempts >= self.max_attempts
 
     @cached_property
     def payload(self) -> dict[str, Any] | None:
-        """Arguments and options of the message, or None where it cannot be decoded."""
+        """Arguments and options of the message, or None where it cannot be read.
+
+        They are decrypted and not masked: for programs. People are shown
+        `queueadmin.payloads.masked`.
+        """
         try:
-            decoded = json.loads(bytes(self.message))
-        except (ValueError, UnicodeDecodeError):
+            found = payloads.decoded(bytes(self.message))
+        except Undecryptable:
             return None
-        return decoded if isinstance(decoded, dict) else None
+        return dict(found) if found is not None else None
 
     def upcoming(self, waits_ms: list[int]) -> list[datetime]:
         """Return when the coming attempts are due if each fails at once.
