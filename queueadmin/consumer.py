@@ -11,7 +11,7 @@ from dramatiq.broker import Consumer, MessageProxy
 from dramatiq.errors import DecodeError
 from dramatiq.message import Message
 
-from . import messages, payloads
+from . import events, messages, payloads
 from .exceptions import InvalidMessage, Undecryptable
 from .states import Priority
 
@@ -37,6 +37,8 @@ _IDLE_SECONDS = 1.0
 # How often a consumer looks for messages that are in this worker's hands by the server's
 # account only: the reply that carried them was cut.
 _STRAYS_SECONDS = 10.0
+# A limited queue says so at most this often.
+_TELL_SECONDS = 60.0
 
 
 class Hand:
@@ -131,6 +133,7 @@ class LedgerConsumer(Consumer):
         self._cache: deque[tuple[str, bytes, int]] = deque()
         self._hand = broker.hand(queue_name)
         self._strays_at = 0.0
+        self._tell_at = 0.0
         broker.transport_consumers.add(self)
 
     # --- Fetch ----------------------------------------------------------------------
@@ -166,6 +169,8 @@ class LedgerConsumer(Consumer):
             era = self.broker.era
             if control.is_limited:
                 fetched, wait_ms = self._fetch_limited(control)
+                if wait_ms and not fetched:
+                    self._tell_limited(wait_ms)
             else:
                 fetched, wait_ms = self._fetch(control), 0
             if fetched:
@@ -209,6 +214,13 @@ class LedgerConsumer(Consumer):
         if not self._may_fetch(control) or not self._is_worth_a_fetch(room):
             return []
         return self.broker.transport.fetch(self.queue_name, room)
+
+    def _tell_limited(self, wait_ms: int) -> None:
+        """Log that the rate holds jobs back, once in a while."""
+        now = time.monotonic()
+        if now >= self._tell_at:
+            self._tell_at = now + _TELL_SECONDS
+            events.of_queue("limited", self.queue_name, wait_ms=wait_ms)
 
     def _fetch_limited(self, control: "Control") -> tuple[list[tuple[str, bytes]], int]:
         """Fetch into idle threads only: what is fetched occupies a slot of the whole fleet.

@@ -115,3 +115,11 @@ def ended(ending: "Ending", find_max_attempts: Callable[[], int | None]) -> None
         text += " died_by=%(died_by)s"
     facts["event"] = ending.outcome.value
     logger.log(level, text, facts, extra=facts)
+
+
+def of_queue(event: str, queue: str, **facts: object) -> None:
+    """Log what happened to a queue: paused, resumed, limited."""
+    if logger.isEnabledFor(logging.INFO):
+        text = "".join(f" {name}=%({name})r" for name in facts)
+        facts = {"event": event, "queue": queue, **facts}
+        logger.info("%(event)s queue=%(queue)s" + text, facts, extra=facts)

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from django.db import transaction
 from django.db.models import Q
 
-from . import audit
+from . import audit, events
 from .clock import now
 from .conf import settings
 from .models import Queue
@@ -59,6 +60,7 @@ def pause(queue: str, *, by: "User | None", reason: str, until: datetime | None 
                 reason=reason,
                 until=until.isoformat() if until else None,
             )
+            transaction.on_commit(partial(events.of_queue, "paused", queue, reason=reason))
     return bool(changed)
 
 
@@ -75,6 +77,7 @@ def resume(queue: str, *, by: "User | None", reason: str = "") -> bool:
         )
         if changed:
             audit.record("resume", "queue", [queue], by=by, reason=reason)
+            transaction.on_commit(partial(events.of_queue, "resumed", queue, reason=reason))
     return bool(changed)
 
 

@@ -25,7 +25,7 @@ from .. import display, revealing
 from ..clock import now
 from ..exceptions import NotPermitted
 from ..models import DeadLetter, Job
-from ..states import JobState
+from ..states import RUNNABLE, JobState
 from . import history, lineage, payload, sentences
 from .job_acting import ActingJobAdmin
 from .lists import SeenFilter, TabFilter
@@ -210,6 +210,7 @@ class JobAdmin(ActingJobAdmin):
             "may_see_job": False,  # it is this page
             "may_see_dead_letter": self.may(request, "view_deadletter"),
             "lineage": lineage.of(job),
+            "is_live": job.state in RUNNABLE,
             **(extra_context or {}),
         }
         request.current_app = self.admin_site.name

@@ -4,7 +4,9 @@ import logging
 
 import dramatiq
 import pytest
+from django.db import transaction
 
+from queueadmin import queues
 from queueadmin.exceptions import RetryAfter
 from queueadmin.testing import run_jobs
 
@@ -59,3 +61,18 @@ def test_a_death_is_an_error_with_its_cause_and_a_bounded_text(broker, events):
     assert (dead.event, dead.levelname, dead.died_by) == ("dead", "ERROR", "attempts_exhausted")
     assert len(dead.getMessage()) < 700
     assert "\n" not in dead.getMessage()
+
+
+def test_a_pause_and_its_end_are_a_line_each_and_a_rolled_back_one_is_none(
+    caplog, transactional_db
+):
+    caplog.set_level(logging.INFO, "queueadmin.jobs")
+
+    queues.pause("mail", by=None, reason="provider away")
+    with pytest.raises(RuntimeError), transaction.atomic():
+        queues.resume("mail", by=None)
+        raise RuntimeError("undo")
+    queues.resume("mail", by=None)
+
+    lines = [(record.event, record.queue) for record in caplog.records]
+    assert lines == [("paused", "mail"), ("resumed", "mail")]

@@ -35,11 +35,21 @@ def attempt_times(time_machine, steps):
 @pytest.mark.parametrize(
     ("queue", "expected"),
     [
-        ("whatsapp-messages", [0, 5, 15, 35, 75]),
         ("order-processing", [0, 5, 15]),
-        ("email-notifications", [0, 2, 6]),
+        ("order-routing", [0, 5, 15]),
+        ("vendor-fallback", [0, 3, 9]),
         ("order-expiry", [0, 5]),
+        ("whatsapp-messages", [0, 5, 15, 35, 75]),
+        ("email-notifications", [0, 2, 6]),
+        ("sms-notifications", [0, 2, 6]),
+        ("payment-reminders", [0, 5, 15]),
+        ("booking-reminders", [0, 5, 15]),
+        ("credit-score-calculation", [0, 5, 15]),
+        ("credit-reconciliation", [0, 5, 15]),
+        ("image-processing", [0, 5, 15]),
+        ("report-generation", [0, 5, 15]),
         ("daily-reports", [0, 10]),
+        ("data-cleanup", [0, 5, 15]),
     ],
 )
 def test_attempts_are_due_exactly_as_the_policy_says_then_a_dead_letter(

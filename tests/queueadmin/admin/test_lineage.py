@@ -112,3 +112,7 @@ def test_progress_is_a_bar_with_words(viewer):
     assert '<progress max="100" value="40"' in html
     assert "40 of 100" in html
     assert "reading &lt;b&gt;" in html
+    # It follows the job while it runs, and stops when it has ended.
+    assert 'hx-trigger="every 2s"' in html
+    Job.objects.filter(pk=job.pk).update(state=JobState.DEAD)
+    assert "hx-trigger" not in lineage(viewer, job)[1]
