@@ -16,7 +16,7 @@ from . import audit, payloads
 from .clock import now
 from .conf import settings
 from .deadletters import BulkResult
-from .models import Attempt, DeadLetter, FailureGroup, Job
+from .models import Attempt, DeadLetter, FailureGroup, Job, Revision
 from .payloads import ERASED
 from .states import FINISHED
 
@@ -99,6 +99,7 @@ def _erase(batch: list[str], skipped: "Counter[str]", *, everything: bool) -> li
             erased_at=at,
         )
         erased.append(job.pk)
+    Revision.objects.filter(job_id__in=erased).delete()
     _erase_texts(erased, [letters[job] for job in erased if job in letters])
     return erased
 

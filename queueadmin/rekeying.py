@@ -6,7 +6,7 @@ from django.db.models import Q
 
 from . import audit, payloads
 from .exceptions import Undecryptable
-from .models import Job
+from .models import Job, Revision
 
 # A row is read, encrypted and written in well under a millisecond.
 _BATCH = 500
@@ -50,6 +50,12 @@ def rekey(*, dry_run: bool = False) -> Rekeyed:
                 continue
             renewed += is_new
             unfinished += is_new and not job.is_finished
+    for revision in Revision.objects.filter(job__in=wanted).iterator(_BATCH):
+        looked_at += 1
+        try:
+            renewed += _renew_revision(revision, actors, dry_run=dry_run)
+        except Undecryptable:
+            undecryptable += 1
     result = Rekeyed(looked_at, renewed, undecryptable, unfinished)
     if renewed and not dry_run:
         audit.record("reencrypt", "payloads", [""], by=None, renewed=renewed)
@@ -68,3 +74,14 @@ def _renew(job: Job, actors: payloads.Actors, *, dry_run: bool) -> bool:
     is_same = Q(result__isnull=True) if job.result is None else Q(result=job.result)
     unchanged = Job.objects.filter(is_same, pk=job.pk, message=kept)
     return bool(unchanged.update(message=message, result=result, is_sealed=True))
+
+
+def _renew_revision(revision: Revision, actors: payloads.Actors, *, dry_run: bool) -> bool:
+    """Encrypt what a job was before an edit; nobody else writes it."""
+    kept = bytes(revision.message)
+    message = payloads.renewed(kept, actors)
+    if message == kept:
+        return False
+    if not dry_run:
+        Revision.objects.filter(pk=revision.pk).update(message=message)
+    return True

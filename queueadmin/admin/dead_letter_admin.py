@@ -32,7 +32,7 @@ from ..models import DeadLetter, FailureGroup
 from ..models.dead_letter import Urgency
 from ..states import DeadLetterStatus
 from . import exporting, sentences
-from .acting import ActingAdmin
+from .editing import EditingAdmin
 from .job_admin import evidence
 from .lists import SeenFilter, TabFilter
 from .verbs import VERBS, NoteForm
@@ -230,7 +230,7 @@ COLUMNS: tuple[exporting.Column, ...] = (
 )
 
 
-class DeadLetterAdmin(ActingAdmin):
+class DeadLetterAdmin(EditingAdmin):
     """The desk where permanent failures are reviewed."""
 
     list_display = (
@@ -428,6 +428,7 @@ class DeadLetterAdmin(ActingAdmin):
             "dead_letter": dead_letter,
             "sentence": sentences.about_dead_letter(dead_letter, job),
             "may_see_job": self.may(request, "view_job"),
+            "edit_refusal": VERBS["requeue"].refusal(dead_letter, self.may_edit(request)),
             "may_annotate": self.may(request, "annotate_deadletter"),
             "verbs": {
                 name.replace("-", "_"): {

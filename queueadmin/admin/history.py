@@ -22,6 +22,7 @@ UPCOMING_SHOWN = 5
 _VERBS = {
     "reveal": gettext_lazy("%(who)s looked at its masked fields"),
     "erase": gettext_lazy("%(who)s erased its personal data"),
+    "edit": gettext_lazy("%(who)s changed %(names)s"),
     "requeue": gettext_lazy("%(who)s requeued it"),
     "close": gettext_lazy("%(who)s marked it permanently failed"),
     "assign": gettext_lazy("%(who)s gave it to %(to)s"),
@@ -154,7 +155,13 @@ def _audit_event(entry: AuditEntry) -> Event:
     if entry.verb == "set_urgency" and to.upper() in Urgency.names:
         to = str(Urgency[to.upper()].label)
     sentence = _VERBS.get(entry.verb)
-    facts = {"who": entry.user_name, "to": to}
+    changes = detail.get("changes")
+    names = ", ".join(
+        str(change.get("name"))
+        for change in (changes if isinstance(changes, list) else [])
+        if isinstance(change, dict)
+    )
+    facts = {"who": entry.user_name, "to": to, "names": names}
     text = str(sentence) % facts if sentence else f"{entry.user_name}: {entry.verb}"
     mark = {
         "requeue": badge(DeadLetterStatus.REQUEUED),

@@ -9,6 +9,7 @@ from .lease import Lease
 from .operation import OperationItem, RequeueOperation
 from .queue import Overview, Queue
 from .recovery import RecoveryRun
+from .revision import Revision
 from .schedule import ScheduleControl, ScheduleOccasion
 from .statistic import HourStatistic, MinuteStatistic
 from .unique import UniqueKey
@@ -30,6 +31,7 @@ __all__ = [
     "Queue",
     "RecoveryRun",
     "RequeueOperation",
+    "Revision",
     "ScheduleControl",
     "ScheduleOccasion",
     "UniqueKey",

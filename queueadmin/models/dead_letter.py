@@ -105,6 +105,7 @@ class DeadLetter(models.Model):
             ("assign_deadletter", "Can assign dead letters and set their priority"),
             ("annotate_deadletter", "Can write notes on dead letters"),
             ("close_deadletter", "Can mark dead letters permanently failed"),
+            ("edit_deadletter", "Can edit arguments and requeue"),
         ]
         constraints = [
             models.CheckConstraint(

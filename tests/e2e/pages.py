@@ -22,6 +22,7 @@ STAFF = (
     "dead-letters",
     "dead-letter",
     "requeue",
+    "edit-and-requeue",
     "jobs",
     "job",
     "audit",
@@ -43,12 +44,17 @@ _PLAIN = {
 
 def open_staff_page(page: Page, address: str, name: str) -> None:
     """Open one of STAFF as the person who is logged in."""
-    if name in ("dead-letters", "dead-letter", "requeue"):
+    if name in ("dead-letters", "dead-letter", "requeue", "edit-and-requeue"):
         page.goto(urljoin(address, LETTERS))
         if name != "dead-letters":
             page.locator("#result_list tbody th a").first.click()
         if name == "requeue":
             page.locator("#content-main").get_by_role("button", name="Requeue").first.click()
+        if name == "edit-and-requeue":
+            page.locator("#content-main").get_by_role("link", name="Edit and requeue").click()
+            page.locator(".qa-form textarea").first.fill("999")
+            page.get_by_role("button", name="Show the difference").click()
+            page.wait_for_selector(".qa-diff")
     elif name in ("jobs", "job"):
         page.goto(urljoin(address, JOBS))
         if name == "job":

@@ -306,7 +306,7 @@ def test_a_viewer_sees_disabled_buttons_that_say_why(viewer: Client) -> None:
 
     html = viewer.get(page(letter)).content.decode()
 
-    assert html.count("You lack the permission for this.") == 5
+    assert html.count("You lack the permission for this.") == 6
     assert "You lack the permission to write notes." in html
     assert "Add note" not in html
 
