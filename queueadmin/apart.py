@@ -1,18 +1,21 @@
 """Runs one job in a process of its own: a job that may kill the process it runs in.
 
 A worker's thread starts the process, waits for it, and reports how it died if it did. The
-job's outcome is committed by the process itself.
+process hands the job's ending over in a file, and the worker's recorder commits it like any
+other: it holds on to it for as long as the ledger is away.
 """
 
 import argparse
 import importlib
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 from queue import Queue
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import dramatiq
 
@@ -21,29 +24,51 @@ from .conf import settings
 if TYPE_CHECKING:
     from .brokers.base import LedgerBroker
     from .execution import Execution
+    from .ledger import Ending
 
 logger = logging.getLogger(__name__)
 
-#: The ledger was away when the outcome was to be committed.
-_EXIT_UNRECORDED = 5
+#: The ledger was away before the job could start.
+_EXIT_NOT_RUN = 5
+
+
+class NotRun(Exception):
+    """The job has not been started."""
 
 
 # --- The worker's side ----------------------------------------------------------------
-def run_apart(broker: "LedgerBroker", run: "Execution", *, limit_seconds: float) -> bool:
-    """Run a claimed job in a process of its own; return whether its outcome is in the ledger.
+def run_apart(broker: "LedgerBroker", run: "Execution", *, limit_seconds: float) -> "Ending | None":
+    """Run a claimed job in a process of its own; return how the run ended.
 
     Args:
         broker: the worker's broker.
         run: the claimed run.
         limit_seconds: after which the process is ended as one whose job cannot be stopped.
+
+    Returns:
+        The ending, to be committed by the worker; None when the ledger knows already: the
+        process died or was ended, or somebody else has moved the job.
+
+    Raises:
+        NotRun: the ledger was away before the start.
     """
+    with tempfile.TemporaryFile() as ending:
+        return _run_in(ending, broker, run, limit_seconds)
+
+
+def _run_in(
+    file: IO[bytes], broker: "LedgerBroker", run: "Execution", limit_seconds: float
+) -> "Ending | None":
     # Both need models, and the broker, which imports this, is built before them.
     from . import crashes, hard_limits
     from .scoreboard import Running
 
     command = [sys.executable, "-m", "queueadmin.apart", "--parent", str(os.getpid())]
-    command += ["--job", run.job, "--dispatch", str(run.dispatch), "--path", *sys.path]
-    process = subprocess.Popen([*command, "--", *broker.modules])  # noqa: S603  # our own module
+    command += ["--job", run.job, "--dispatch", str(run.dispatch)]
+    command += ["--ending", str(file.fileno()), "--path", *sys.path]
+    process = subprocess.Popen(  # noqa: S603  # our own module
+        [*command, "--", *broker.modules], pass_fds=[file.fileno()]
+    )
     worker = f"{broker.transport.worker_id.rsplit(':', 2)[0]}:{process.pid}"
     logger.info("Job %s runs apart, in process %d.", run.job, process.pid)
     running = Running(run.job, run.dispatch, run.started, float("inf"))
@@ -53,28 +78,36 @@ def run_apart(broker: "LedgerBroker", run: "Execution", *, limit_seconds: float)
         process.kill()
         process.wait()
         hard_limits.record_overrun(broker, running, seconds=limit_seconds, worker=worker)
-        return True
-    if code == _EXIT_UNRECORDED:
-        return False
-    if code != 0:
-        crashes.record(broker, [running], worker=worker)
-    return True
+        return None
+    if code == _EXIT_NOT_RUN:
+        raise NotRun(f"process {process.pid} could not ask the ledger for the job")
+    if code == 0:
+        file.seek(0)
+        try:
+            found: Ending | None = pickle.load(file)  # noqa: S301  # our own process wrote it
+            return found
+        except EOFError:
+            # The job has ended the process behind Python's back, with an exit code that lies.
+            pass
+    crashes.record(broker, [running], worker=worker)
+    return None
 
 
 # --- The process of its own -----------------------------------------------------------
 class _Sink:
-    """Stands in for the consumer; the outcome is committed here, not by a recorder."""
+    """Stands in for the consumer; what it would settle is in the worker's hands."""
 
     def post_process_message(self, message: Any) -> None:
         """Leave the message: the worker that started this process settles it."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the job and commit its outcome; return the exit code."""
+    """Run the job and hand its ending over; return the exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--job", required=True)
     parser.add_argument("--dispatch", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--ending", type=int, required=True, help="descriptor of a file")
     parser.add_argument("--path", nargs="*", default=["."])
     parser.add_argument("modules", nargs="*")
     options = parser.parse_args(arguments)
@@ -89,10 +122,17 @@ def main(arguments: list[str] | None = None) -> int:
     django.setup()
     for module in options.modules:
         importlib.import_module(module)
-    return _run(dramatiq.get_broker(), options.job, options.dispatch)
+    try:
+        ending = _run(dramatiq.get_broker(), options.job, options.dispatch)
+    except NotRun as error:
+        logger.error("Job %s is not run: %s", options.job, error)
+        return _EXIT_NOT_RUN
+    with os.fdopen(options.ending, "wb") as file:
+        pickle.dump(ending, file)
+    return 0
 
 
-def _run(broker: Any, job: str, dispatch: int) -> int:
+def _run(broker: Any, job: str, dispatch: int) -> "Ending | None":
     from django.db import Error as DatabaseProblem
     from dramatiq.message import Message
     from dramatiq.worker import WorkerThread
@@ -110,10 +150,9 @@ def _run(broker: Any, job: str, dispatch: int) -> int:
         broker.controls.refresh()
         parcels = ledger.parcels_of(Job.objects.filter(id=job, dispatch=dispatch))
     except DatabaseProblem as error:
-        logger.error("Job %s is not run: %s", job, error)
-        return _EXIT_UNRECORDED
+        raise NotRun(f"the ledger is away: {error}") from error
     if not parcels:
-        return 0
+        return None
     message: Message[Any] = payloads.open_message(Message.decode(parcels[0].data))
     # Claimed already, so under an id that asks for no claim.
     delivery = Delivery(message, parcel_id=f"{job}:{dispatch}", dispatch=dispatch)
@@ -129,14 +168,8 @@ def _run(broker: Any, job: str, dispatch: int) -> int:
         worker_timeout=1000,
     )
     thread.process_message(queue.get())
-    try:
-        committed = ledger.commit([delivery.ending or interrupted(delivery)])
-    except DatabaseProblem as error:
-        logger.error("The outcome of job %s could not be recorded: %s", job, error)
-        return _EXIT_UNRECORDED
-    broker.push(committed.parcels)
     broker.close()
-    return 0
+    return delivery.ending or interrupted(delivery)
 
 
 if __name__ == "__main__":

@@ -305,10 +305,12 @@ class Dispatcher:
     def start(self) -> None:
         """Start dispatching; the first heartbeat is sent before anything is fetched.
 
-        So are the controls read, that a paused queue stays paused over a restart.
+        So is the clock measured, because this host's may be wrong and a retry would be due
+        too late, and the controls read, that a paused queue stays paused over a restart.
         """
         self.heart.beat()
         try:
+            clock.synchronise()
             self.broker.controls.refresh()
         except (DatabaseError, InterfaceError) as error:
             logger.warning("Nothing is fetched until the ledger answers: %s", error)
@@ -378,6 +380,9 @@ class Dispatcher:
         """Read what staff have set; a thread of its own, because the duties may take long."""
         while not self._stopping.wait(REFRESH_SECONDS):
             try:
+                if not self.broker.controls.is_known:
+                    # The ledger was away at the start: first things first.
+                    clock.synchronise()
                 changed = self.broker.controls.refresh()
             except (DatabaseError, InterfaceError) as error:
                 logger.warning("Could not read what holds for the queues: %s", error)

@@ -29,7 +29,7 @@ from dramatiq.middleware import (
 from dramatiq.results import Results
 
 from . import clock, events, execution, payloads
-from .apart import run_apart
+from .apart import NotRun, run_apart
 from .conf import require_valid, settings
 from .execution import Execution
 from .masking import storable
@@ -164,9 +164,14 @@ class Bookkeeping(Middleware):
             parcel_id=message.parcel_id,
         )
         execution.enter(run)
+        heart = broker.heart
+        is_doubtful = message.parcel_id.endswith("?") or (
+            heart is not None and (message.era != heart.era or not heart.is_fresh())
+        )
         if broker.recorder is not None:
             broker.recorder.running[id(run)] = run
-            broker.scoreboard.enter(run.job, run.dispatch)
+            if not is_doubtful:
+                broker.scoreboard.enter(run.job, run.dispatch)
         events.started(run)
         if broker.controls.of(run.queue).is_paused or broker.is_quiet:
             # Prefetched before the pause.
@@ -176,8 +181,7 @@ class Bookkeeping(Middleware):
             # Fetched before the cancel.
             run.cancelled = True
             raise SkipMessage(f"job {run.job} is cancelled")
-        heart = broker.heart
-        if message.parcel_id.endswith("?") or (
+        if is_doubtful or (
             heart is not None and (message.era != heart.era or not heart.is_fresh())
         ):
             self._claim(broker, message, run)
@@ -204,6 +208,10 @@ class Bookkeeping(Middleware):
             raise SkipMessage(f"dispatch {run.dispatch} of job {run.job} does not count any more")
         if crashes >= ledger.APART_FROM and broker.modules:
             self._run_apart(broker, message, run)
+        # Only now: a job that is still asking, or is about to run apart, does not run here.
+        # Should a neighbour kill the process meanwhile, that is no crash of this job's.
+        if broker.scoreboard is not None:
+            broker.scoreboard.enter(run.job, run.dispatch)
 
     def _run_apart(self, broker: Any, message: Any, run: Execution) -> None:
         """Run a job that has killed processes where it can kill nobody else's.
@@ -211,15 +219,17 @@ class Bookkeeping(Middleware):
         Raises:
             SkipMessage: it has run, or it is to be dispatched again.
         """
-        # If this process dies now, it was not by this job.
-        broker.scoreboard.leave()
+        if broker.scoreboard is not None:
+            # It became doubtful after it was noted. If this process dies now, it was not by it.
+            broker.scoreboard.leave()
         limit = next(found for found in broker.middleware if isinstance(found, PolicyTimeLimit))
         limit_seconds = limit.limit_ms(broker, message) / 1000
         try:
-            message.is_void = run_apart(broker, run, limit_seconds=limit_seconds)
-        except (DatabaseError, InterfaceError) as error:
-            broker.logger.warning("How job %s ended is not recorded: %s", run.job, error)
-        run.returned = not message.is_void
+            message.ending = run_apart(broker, run, limit_seconds=limit_seconds)
+            message.is_void = message.ending is None
+        except (DatabaseError, InterfaceError, NotRun) as error:
+            broker.logger.warning("Job %s is given back: %s", run.job, error)
+            run.returned = True
         raise SkipMessage(f"job {run.job} has run in a process of its own")
 
     def after_process_message(
@@ -249,7 +259,8 @@ class Bookkeeping(Middleware):
         run = execution.current()
         if run is None:
             return
-        if message.is_void:
+        if message.is_void or message.ending is not None:
+            # Others have counted, or the process it ran in has said how it ended.
             self._leave(broker, run)
             return
         run.attempt = 0

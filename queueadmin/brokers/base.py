@@ -13,7 +13,7 @@ from django.db import connection, connections, transaction
 from dramatiq.broker import Consumer
 from dramatiq.errors import QueueJoinTimeout
 from dramatiq.message import Message
-from dramatiq.middleware import Middleware
+from dramatiq.middleware import Middleware, MiddlewareError
 from dramatiq.results import Results
 
 from .. import clock, execution, payloads
@@ -188,8 +188,48 @@ class LedgerBroker(dramatiq.Broker):
         self._mean_ms: dict[str, float] = {}
         self._pushing_paused_until = 0.0
         self._insert_thread: ThreadPoolExecutor | None = None
+        self._hooks: dict[str, tuple[tuple[Middleware, ...], list[Callable[..., Any]]]] = {}
         super().__init__(middleware=build(middleware or []))
         self.queues: set[str] = set()
+
+    # --- Middleware -----------------------------------------------------------------
+    def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the middleware that does something before `signal`, from first to last.
+
+        Dramatiq's own calls every one of them, twelve here and twice for each job, of which
+        most do nothing.
+        """
+        for hook in self._hooks_of("before_" + signal, self.middleware):
+            try:
+                hook(self, *args, **kwargs)
+            except MiddlewareError:
+                raise
+            except Exception:
+                self.logger.critical("Unexpected failure in %r.", hook, exc_info=True)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Call the middleware that does something after `signal`, from last to first."""
+        for hook in self._hooks_of("after_" + signal, self.middleware[::-1]):
+            try:
+                hook(self, *args, **kwargs)
+            except Exception:
+                self.logger.critical("Unexpected failure in %r.", hook, exc_info=True)
+
+    def _hooks_of(self, name: str, ordered: list[Middleware]) -> list[Callable[..., Any]]:
+        middleware = tuple(ordered)
+        known, hooks = self._hooks.get(name, ((), []))
+        # Compared, because tests and projects change the list in place.
+        if known != middleware:
+            nothing = getattr(Middleware, name, None)
+            hooks = [
+                getattr(each, name)
+                for each in middleware
+                if getattr(type(each), name, None) is not nothing
+                # A replaced method of one instance counts, too.
+                or name in vars(each)
+            ]
+            self._hooks[name] = (middleware, hooks)
+        return hooks
 
     # --- Enqueue --------------------------------------------------------------------
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:

@@ -59,3 +59,30 @@ def test_an_innocent_that_shared_dying_processes_completes_in_one_of_its_own(
     assert journal.read_text().count("start 7 ") == 1
     assert not DeadLetter.objects.exists()
     wait_until(lambda: broker.transport.size("workload") == 0)
+
+
+def test_a_job_that_ends_its_process_with_exit_code_0_is_a_crash_too(master, broker, journal):
+    @dramatiq.actor(queue_name="workload", broker=broker)
+    def leave(number): ...
+
+    leave.send(3)
+
+    wait_until(DeadLetter.objects.exists, 60)
+    assert DeadLetter.objects.get().died_by == DeathCause.WORKER_CRASHED
+    assert journal.read_text().count("start 3 ") == 3
+
+
+def test_what_a_job_enqueues_and_returns_apart_is_committed_by_its_worker(
+    master, broker, work, journal
+):
+    message = work.message(7)
+    last = work.message_with_options(args=(8,), pipe_ignore=True)
+    piped = message.copy(options={"pipe_target": last.asdict(), "eta": 4_000_000_000_000})
+    broker.enqueue_many([piped])
+    Job.objects.update(crashes=2, is_suspect=True, due_at="2020-01-01T00:00Z")
+
+    wait_until(lambda: completed() == 2)
+    first = Job.objects.get(id=message.message_id)
+    ran_in = journal.read_text().split("start 7 ")[1].split()[0]
+    assert first.worker.endswith(f":{ran_in}")
+    assert first.attempt_set.get().outcome == "completed"

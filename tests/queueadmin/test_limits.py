@@ -156,8 +156,8 @@ def test_a_paused_queue_starts_nothing_and_goes_on_where_it_stopped(policy, flee
         time.sleep(0.02)
 
     actor = fleet(work, "many", threads=1)
-    for number in range(500):
-        actor.send(number)
+    # At once: one by one, a slow machine would run them as fast as they come.
+    actor.broker.enqueue_many(actor.message(number) for number in range(500))
     wait_until(lambda: len(started) > 5)
 
     assert queues.pause("many", by=None, reason="provider away")

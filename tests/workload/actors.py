@@ -45,3 +45,10 @@ def break_recorder() -> None:
     recorder = dramatiq.get_broker().recorder
     recorder._inbox.put(None)
     recorder.threads[0].join()
+
+
+@dramatiq.actor(queue_name="workload")
+def leave(number: int) -> None:
+    """End the process as if all were well."""
+    _append(f"start {number} {os.getpid()}")
+    os._exit(0)
