@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psycopg
 
-from .faults import Stage
+from . import plain
+from .faults import KILLS, QUIET_SECONDS, SILENCES, Stage
 from .journal import Journal
 from .proxy import Proxy
 from .servers import PostgreSQL, Program, Redis, free_port
@@ -22,6 +23,8 @@ from .verdict import Outcome, check_suite, judge
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN_SECONDS = 60.0
 _ORDERS_PER_SECOND = 25
+#: How long nothing else happens after a fault whose consequences are timed.
+_RESCUE_SECONDS = dict.fromkeys(KILLS, 6.0) | dict.fromkeys(SILENCES, 15.0)
 _OUTCOMES = """
 SELECT o.number, o.mode, o.job, COALESCE(j.state, ''),
        (SELECT COUNT(*) FROM queueadmin_attempt a WHERE a.job_id = o.job AND a.outcome IN
@@ -46,12 +49,22 @@ def main() -> int:
     parser.add_argument(
         "--poison-every", type=int, default=400, help="orders per poison pill; 0 for none"
     )
+    parser.add_argument(
+        "--quick", action="store_true", help="no quiet around kills, so no rescue is timed"
+    )
+    parser.add_argument(
+        "--system",
+        choices=["queueadmin", "dramatiq"],
+        default="queueadmin",
+        help="dramatiq: plain, with django-dramatiq, for comparison; PostgreSQL only",
+    )
     parser.add_argument("--keep", type=Path, help="copy journals and logs to this new folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
-        run = Run(Path(name), options.seed, options.database, options.poison_every)
+        kind = PlainRun if options.system == "dramatiq" else Run
+        run = kind(Path(name), options.seed, options.database, options.poison_every)
         try:
-            return run.go(options.minutes * 60)
+            return run.go(options.minutes * 60, is_timed=not options.quick)
         finally:
             run.close()
             if options.keep:
@@ -60,6 +73,10 @@ def main() -> int:
 
 class Run:
     """One run in a folder of its own."""
+
+    settings = "tests.chaos.workload.settings"
+    scheduler_command = ("manage.py", "runscheduler")
+    list_suffix = ".1"
 
     def __init__(self, folder: Path, seed: int, database: str, poison_every: int) -> None:
         print(f"seed {seed} on {database}", flush=True)
@@ -83,7 +100,7 @@ class Run:
             url = f"postgres://postgres@127.0.0.1:{self.database_proxy.port}/postgres"
         self.environment = {
             **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.chaos.workload.settings",
+            "DJANGO_SETTINGS_MODULE": self.settings,
             "DATA_DIR": str(folder),
             "DEBUG": "1",
             "HTTPS": "0",
@@ -102,7 +119,7 @@ class Run:
             Program("workers-2", work, self.environment | skewed, folder),
         ]
         self.scheduler = Program(
-            "scheduler", [python, "manage.py", "runscheduler"], self.environment, folder
+            "scheduler", [python, *self.scheduler_command], self.environment, folder
         )
         producer = ["-m", "tests.chaos.workload.producer", str(seed)]
         producer += [str(_ORDERS_PER_SECOND), str(poison_every)]
@@ -112,7 +129,7 @@ class Run:
     def programs(self) -> list[Program]:
         return [*self.masters, self.scheduler, self.producer]
 
-    def go(self, seconds: float) -> int:
+    def go(self, seconds: float, *, is_timed: bool) -> int:
         """Migrate, start everything, do faults, wait until clean, judge."""
         self._manage("migrate", "--run-syncdb", "--verbosity", "0")
         for program in self.programs:
@@ -125,12 +142,16 @@ class Run:
             self.redis_proxy,
             self.postgresql,
             self.database_proxy,
+            list_suffix=self.list_suffix,
         )
         self._wait_for_first_effects()
-        self._do_faults(stage, seconds)
+        self._do_faults(stage, seconds, is_timed=is_timed)
         stage.mend()
         mended = time.monotonic()
         self.producer.end()
+        return self._conclude(stage, mended)
+
+    def _conclude(self, stage: Stage, mended: float) -> int:
         clean_after = self._wait_until_clean(mended)
         verdict = judge(
             self.seed,
@@ -160,7 +181,7 @@ class Run:
                 raise RuntimeError("no job has run within a minute; see the logs with --keep")
             time.sleep(0.2)
 
-    def _do_faults(self, stage: Stage, seconds: float) -> None:
+    def _do_faults(self, stage: Stage, seconds: float, *, is_timed: bool) -> None:
         """Do each kind once in a random order, and then again, until the time is up."""
         end = time.monotonic() + seconds
         waiting: list[str] = []
@@ -168,11 +189,19 @@ class Run:
             if not waiting:
                 waiting = stage.possible()
                 self.rng.shuffle(waiting)
-            fault = stage.run(waiting.pop())
+            kind = waiting.pop()
+            is_measured = is_timed and kind in KILLS | SILENCES
+            if is_measured:
+                time.sleep(QUIET_SECONDS)
+            fault = stage.run(kind)
             pids = ", ".join(map(str, sorted(fault.pids)))
             detail = " ".join(filter(None, [fault.detail, pids]))
             print(f"{fault.began:.1f} {fault.kind} {detail}", flush=True)
-            time.sleep(min(self.rng.uniform(0.5, 8), max(end - time.monotonic(), 0)))
+            pause = _RESCUE_SECONDS[kind] if is_measured else self.rng.uniform(0.5, 8)
+            self._pause(min(pause, max(end - time.monotonic(), 0)))
+
+    def _pause(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def _wait_until_clean(self, since: float) -> float | None:
         """Return how long it took until nothing is left to do, scheduled jobs included."""
@@ -208,6 +237,36 @@ class Run:
         self.redis.kill()
         if self.postgresql is not None:
             self.postgresql.kill()
+
+
+class PlainRun(Run):
+    """The same on plain Dramatiq: nothing is judged, only counted."""
+
+    settings = "tests.chaos.workload.plain_settings"
+    # It has none.
+    scheduler_command = ("-c", "import time; time.sleep(1e9)")
+    list_suffix = ""
+
+    def _pause(self, seconds: float) -> None:
+        # Its supervisor ends when a worker dies; a service manager starts it again.
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for master in self.masters:
+                if not master.is_running():
+                    master.start()
+            time.sleep(min(1.0, max(end - time.monotonic(), 0)))
+
+    def _conclude(self, stage: Stage, mended: float) -> int:
+        while True:
+            orders = self._query("SELECT number, mode, job FROM workload_order")
+            journal = Journal.read(self.journal)
+            dead = plain.dead_letters(self.redis.client)
+            waited = time.monotonic() - mended
+            if not plain.unfinished(orders, journal, dead) or waited > plain.PATIENCE_SECONDS:
+                break
+            self._pause(2)
+        print(plain.losses(self.seed, orders, journal, dead, waited).as_json())
+        return 0
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ class Stage:
     postgresql: PostgreSQL | None
     database_proxy: Proxy | None
     record: list[Fault] = field(default_factory=list)
+    #: What follows a queue's name in the key of the list that workers take from.
+    list_suffix: str = ".1"
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes that run now."""
@@ -99,8 +101,16 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def _family(process: psutil.Process) -> set[int]:
+    """Return a worker's number and those of the processes that run a job apart for it."""
+    found = {process.pid}
+    with contextlib.suppress(psutil.Error):
+        found |= {child.pid for child in process.children(recursive=True)}
+    return found
+
+
 def _kill(stage: Stage, fault: Fault, victims: list[psutil.Process]) -> None:
-    fault.pids = frozenset(victim.pid for victim in victims)
+    fault.pids = frozenset().union(*map(_family, victims))
     for victim in victims:
         with contextlib.suppress(psutil.Error):
             victim.kill()
@@ -124,10 +134,23 @@ def kill_master(stage: Stage, fault: Fault) -> None:
     if not master.is_running() or master.process is None:
         return
     children = psutil.Process(master.process.pid).children()
-    fault.pids = frozenset(child.pid for child in children)
+    fault.pids = frozenset().union(*map(_family, children))
     master.process.kill()
     master.process.wait()
     time.sleep(1)
+    master.start()
+
+
+def lose_host(stage: Stage, fault: Fault) -> None:
+    """Kill -9 a supervisor with all its workers: only their silence tells it to the others."""
+    master = stage.rng.choice(stage.masters)
+    if not master.is_running() or master.process is None:
+        return
+    children = psutil.Process(master.process.pid).children()
+    master.process.kill()
+    _kill(stage, fault, children)
+    master.process.wait()
+    time.sleep(stage.rng.uniform(1, 4))
     master.start()
 
 
@@ -270,14 +293,23 @@ def hostile_messages(stage: Stage, fault: Fault) -> None:
                 name = str(uuid4())
                 name = stage.rng.choice([name, f"{name}:1"])
                 client.hset(f"chaos:{queue}.msgs", name, data)
-                client.rpush(f"chaos:{queue}.1", name)
+                client.rpush(f"chaos:{queue}{stage.list_suffix}", name)
 
+
+#: Done with quiet before and after, so that how soon the jobs of a killed process run again
+#: says something about the fleet, not about the fault before.
+KILLS = frozenset({"kill worker", "kill worker again", "kill leader"})
+#: The same for processes of which only their silence is noticed.
+SILENCES = frozenset({"lose host", "freeze worker"})
+#: How long before a kill nothing else may happen to the servers, in seconds.
+QUIET_SECONDS = 10.0
 
 FAULTS: dict[str, Callable[[Stage, Fault], Any]] = {
     "kill worker": kill_worker,
     "kill worker again": kill_worker,
     "kill leader": kill_leader,
     "kill supervisor": kill_master,
+    "lose host": lose_host,
     "kill scheduler": kill_scheduler,
     "restart supervisor": restart_master,
     "freeze worker": freeze_worker,

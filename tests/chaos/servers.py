@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,10 +18,14 @@ from config import embedded
 
 
 def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Return a port nobody uses, out of those that no outgoing connection is given."""
+    # Not of the run's seed, which is for faults only.
+    choose = random.SystemRandom().randint
+    while True:
+        port = choose(10_000, 30_000)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 def _wait_until_answers(ask, problem: str, seconds: float = 30.0) -> None:

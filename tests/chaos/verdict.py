@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
-from .faults import Fault
+from .faults import KILLS, QUIET_SECONDS, SILENCES, Fault
 from .journal import Journal, Start
 
 #: A process silent for less than this is not taken for dead, so nothing explains a
@@ -13,7 +13,9 @@ from .journal import Journal, Start
 SILENCE_SECONDS = 8.0
 #: How long after a fault its consequences may show.
 _CONSEQUENCE_SECONDS = 90.0
-_KILLS = {"kill worker", "kill worker again", "kill leader"}
+#: Within which the jobs of a killed process, and of a silent one, must be available again.
+_RESCUE_BOUND_S = 5.0
+_SILENCE_BOUND_S = 30.0
 _FLUSHES = {"flush Redis"}
 _REPORTED = (
     "seed",
@@ -58,6 +60,8 @@ class Verdict:
     poisoned: int = 0
     rescue_p99_s: float = 0.0
     rescues: int = 0
+    silent_p99_s: float = 0.0
+    silent: int = 0
     clean_after_s: float = 0.0
     faults: int = 0
     problems: list[str] = field(default_factory=list)
@@ -79,6 +83,8 @@ class Verdict:
             f"{self.second_runs_explained}",
             f"G7  jobs of killed workers {self.rescues}, started again within "
             f"{self.rescue_p99_s:.1f} s at the 99th percentile",
+            f"G7  jobs of frozen processes and lost hosts {self.silent}, started again within "
+            f"{self.silent_p99_s:.1f} s at the 99th percentile",
             f"G8  poison pills {self.poisoned}, innocent jobs dead {self.innocent_dead}",
             f"G5, G6, G9  clean {self.clean_after_s:.1f} s after the last of {self.faults} faults",
         ]
@@ -129,14 +135,18 @@ def judge(
         for start in journal.starts.get(number, [])
     ]
     rescues: list[float] = []
+    silent: list[float] = []
     for outcome in outcomes:
-        _judge_one(verdict, outcome, journal.starts.get(outcome.number, []), faults)
-        rescues += _rescues(journal.starts.get(outcome.number, []), faults)
-    verdict.rescues = len(rescues)
-    if rescues:
-        verdict.rescue_p99_s = sorted(rescues)[math.ceil(len(rescues) * 0.99) - 1]
-        if verdict.rescue_p99_s > 5:
-            say(f"jobs of killed workers started again after {verdict.rescue_p99_s:.1f} s only")
+        starts = journal.starts.get(outcome.number, [])
+        _judge_one(verdict, outcome, starts, faults)
+        rescues += _rescues(starts, faults, KILLS)
+        silent += _rescues(starts, faults, SILENCES)
+    verdict.rescues, verdict.rescue_p99_s = len(rescues), _percentile99(rescues)
+    if verdict.rescue_p99_s > _RESCUE_BOUND_S:
+        say(f"jobs of killed workers started again after {verdict.rescue_p99_s:.1f} s only")
+    verdict.silent, verdict.silent_p99_s = len(silent), _percentile99(silent)
+    if verdict.silent_p99_s > _SILENCE_BOUND_S:
+        say(f"jobs of silent processes started again after {verdict.silent_p99_s:.1f} s only")
     if clean_after_s is None:
         verdict.clean_after_s = limit_s
         say(f"{limit_s:.0f} s after the last fault something due is still unstarted")
@@ -203,25 +213,28 @@ def _is_explained(start: Start, following: Start, faults: list[Fault]) -> bool:
     return False
 
 
-def _rescues(starts: list[Start], faults: list[Fault]) -> list[float]:
-    """Return how long a job that was running in a killed process waited for its next start.
+def _percentile99(figures: list[float]) -> float:
+    return sorted(figures)[math.ceil(len(figures) * 0.99) - 1] if figures else 0.0
 
-    Kills within ten seconds of another fault that takes a server or a line away do not
-    count: the bound holds for a fleet that can reach its servers.
+
+def _rescues(starts: list[Start], faults: list[Fault], kinds: frozenset[str]) -> list[float]:
+    """Return how long a job that was running in a lost process waited for its next start.
+
+    Processes lost within ten seconds of another fault do not count: the bound holds for a
+    fleet that can reach its servers and has somebody free to run the job.
     """
     found = []
     for start, following in itertools.pairwise(starts):
         for fault in faults:
-            if fault.kind not in _KILLS or start.pid not in fault.pids:
+            if fault.kind not in kinds or start.pid not in fault.pids:
                 continue
             was_running = start.at <= fault.began and (
                 start.ended_at is None or start.ended_at > fault.began
             )
             alone = not any(
                 other is not fault
-                and other.kind not in _KILLS
                 and other.began < following.at
-                and other.ended > fault.began - 10
+                and other.ended > fault.began - QUIET_SECONDS
                 for other in faults
             )
             if was_running and alone and following.at > fault.began:

@@ -6,6 +6,7 @@ import signal
 import time
 
 import dramatiq
+from django.apps import apps
 from django.conf import settings
 from django.db import transaction
 from dramatiq.middleware import CurrentMessage
@@ -13,6 +14,18 @@ from dramatiq.middleware import CurrentMessage
 from queueadmin.exceptions import PermanentError
 
 CHILD = 10_000_000
+IS_PLAIN = not apps.is_installed("queueadmin")
+#: By a policy of ours it is never retried; Dramatiq has to be told.
+_OPTIONS = {"throws": PermanentError} if IS_PLAIN else {}
+
+
+def enqueue(actor: dramatiq.Actor, *args: object, delay: int | None = None) -> str:
+    """Enqueue in the caller's transaction, or with plain Dramatiq behind it; return the id."""
+    if not IS_PLAIN:
+        return str(actor.send_with_options(args=args, delay=delay).message_id)
+    message = actor.message_with_options(args=args)
+    transaction.on_commit(lambda: actor.broker.enqueue(message, delay=delay))
+    return str(message.message_id)
 
 
 def note(kind: str, number: int) -> None:
@@ -53,17 +66,17 @@ def _place_child(number: int) -> None:
     with transaction.atomic():
         order, is_new = Order.objects.get_or_create(number=number + CHILD, defaults={"mode": "ok"})
         if is_new:
-            order.job = free.send(order.number, "ok", 0.01).message_id
+            order.job = enqueue(free, order.number, "ok", 0.01)
             order.save()
 
 
-@dramatiq.actor(queue_name="free")
+@dramatiq.actor(queue_name="free", **_OPTIONS)
 def free(number: int, mode: str, seconds: float) -> None:
     """Run in a queue without limits."""
     _run(number, mode, seconds)
 
 
-@dramatiq.actor(queue_name="limited")
+@dramatiq.actor(queue_name="limited", **_OPTIONS)
 def limited(number: int, mode: str, seconds: float) -> None:
     """Run in a queue of which only a few may run at once."""
     _run(number, mode, seconds)

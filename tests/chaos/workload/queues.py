@@ -1,0 +1,3 @@
+"""The queues of the workload."""
+
+QUEUES = ("free", "limited")
