@@ -8,7 +8,7 @@ from . import results
 from .stand import stand
 
 #: Each a module with `measure(stand, *, quick)`.
-NAMES = ("limits", "priority", "schedule")
+NAMES = ("drain", "limits", "priority", "schedule")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows = importlib.import_module(f".{options.name}", __package__).measure(
             servers, quick=options.quick
         )
-    report = results.Report(options.name, machine, rows)
+    report = results.Report(options.name, machine, rows, results.ratios(rows))
     text = report.as_json() if options.format == "json" else report.as_table()
     sys.stdout.write(f"{text}\n")
     return 0

@@ -51,10 +51,18 @@ class Fleet:
         database: name of the database the workers use.
         redis_url: address of their server.
         namespace: prefix of their keys.
+        job_log: from which level on they write a line for each event of a job.
     """
 
     def __init__(
-        self, *, processes: int, threads: int, database: str, redis_url: str, namespace: str
+        self,
+        *,
+        processes: int,
+        threads: int,
+        database: str,
+        redis_url: str,
+        namespace: str,
+        job_log: str = "WARNING",
     ) -> None:
         self.processes = processes
         self.threads = processes * threads
@@ -68,6 +76,7 @@ class Fleet:
             "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
             "BENCHMARK_DATABASE": database,
             "BENCHMARK_NAMESPACE": namespace,
+            "BENCHMARK_JOB_LOG": job_log,
             "BENCHMARK_JOURNAL": str(self.journal),
             "REDIS_URL": redis_url,
         }

@@ -39,8 +39,9 @@ class Report:
         """Return the report as text."""
         lines = [f"{self.name}   ({', '.join(str(fact) for fact in self.machine.values())})", ""]
         width = max(len(row.unit) for row in self.rows)
+        systems = max(len(row.system) for row in self.rows)
         lines += [
-            f"{row.system:<12} {row.unit:<{width}} {row.median:>12,.4g}   "
+            f"{row.system:<{systems}} {row.unit:<{width}} {row.median:>12,.4g}   "
             f"{row.min:,.4g} to {row.max:,.4g} in {row.runs}"
             for row in self.rows
         ]
@@ -52,6 +53,16 @@ def row(system: str, unit: str, values: Sequence[float]) -> Row:
     """Return the row of all values measured."""
     digits = [round(value, 4) for value in values]
     return Row(system, unit, round(median(digits), 4), min(digits), max(digits), len(digits))
+
+
+def ratios(rows: Sequence[Row]) -> dict[str, float]:
+    """Return our median divided by that of each rival with the same unit."""
+    ours = {found.unit: found.median for found in rows if found.system == "queueadmin"}
+    return {
+        found.system: round(ours[found.unit] / found.median, 3)
+        for found in rows
+        if found.system != "queueadmin" and found.unit in ours and found.median
+    }
 
 
 def machine(servers: Mapping[str, str]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ if name := os.environ.get("BENCHMARK_DATABASE"):
     DATABASES["default"]["NAME"] = name
 DRAMATIQ_BROKER["OPTIONS"]["namespace"] = os.environ.get("BENCHMARK_NAMESPACE", "benchmark")
 LOGGING["root"]["level"] = "INFO"  # the fleet waits for "is ready"
-LOGGING["loggers"] = {"queueadmin.jobs": {"level": "WARNING"}}
+# Only `drain` writes the lines of each job, as `make run` does.
+LOGGING["loggers"] = {"queueadmin.jobs": {"level": os.environ.get("BENCHMARK_JOB_LOG", "WARNING")}}
 QUEUEADMIN = {
     **QUEUEADMIN,
     "QUEUES": {

@@ -26,11 +26,12 @@ class Stand:
     redis_url: str
     servers: dict[str, str]
 
-    def fleet(self, *, processes: int = 3, threads: int = 8) -> Fleet:
+    def fleet(self, *, processes: int = 3, threads: int = 8, job_log: str = "WARNING") -> Fleet:
         """Return worker processes on these servers, not started yet."""
         return Fleet(
             processes=processes,
             threads=threads,
+            job_log=job_log,
             database=self.database,
             redis_url=self.redis_url,
             namespace=self.broker.transport.namespace,  # type: ignore[attr-defined]

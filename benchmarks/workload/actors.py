@@ -23,3 +23,8 @@ ACTORS = {
     queue: dramatiq.actor(run, actor_name=f"benchmark.{queue}", queue_name=queue)
     for queue in QUEUES
 }
+
+
+@dramatiq.actor(actor_name="benchmark.noop", queue_name="noop")
+def noop(payload: str) -> None:
+    """Do nothing."""
