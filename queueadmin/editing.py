@@ -124,14 +124,21 @@ def requeue(
     audit.require(by, PERMISSION)
     audit.require(by, "requeue_deadletter")
     with transaction.atomic():
-        # The dead letter before its job, as everywhere.
+        # The dead letter before its job, as everywhere, and only while it is pending: of a job
+        # that runs again the recorder locks the row first, then the dead letter, and each
+        # would wait for the other.
         letter = (
             DeadLetter.objects.select_for_update(no_key=True)
+            .filter(status=DeadLetterStatus.PENDING)
             .only("pk", "status", "job_id")
-            .get(pk=dead_letter_id)
+            .filter(pk=dead_letter_id)
+            .first()
         )
+        if letter is None:
+            DeadLetter.objects.only("pk").get(pk=dead_letter_id)
+            raise NotEditable(_("It is not pending any more; somebody was faster."))
         job = Job.objects.select_for_update().get(pk=letter.job_id)
-        if letter.status != DeadLetterStatus.PENDING or job.state != JobState.DEAD:
+        if job.state != JobState.DEAD:
             raise NotEditable(_("It is not pending any more; somebody was faster."))
         if _version(job) != version:
             raise NotEditable(_("Somebody else has edited it meanwhile; look again."))

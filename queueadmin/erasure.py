@@ -18,7 +18,7 @@ from .conf import settings
 from .deadletters import BulkResult
 from .models import Attempt, DeadLetter, FailureGroup, Job, Revision
 from .payloads import ERASED
-from .states import FINISHED
+from .states import FINISHED, DeadLetterStatus
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -70,14 +70,18 @@ def _erase(batch: list[str], skipped: "Counter[str]", *, everything: bool) -> li
     Dead letters are locked before jobs, each in the order of their keys, as a requeue does it.
     Of a requeue and an erasure the one that locks first wins: a job that was requeued is not
     finished any more, and one that was erased is not moved.
+
+    Requeued dead letters are not locked: their jobs are with a worker, whose recorder locks
+    the job first and the dead letter after it, so each would wait for the other. Once such a
+    job is found finished under its lock, the recorder is done with both.
     """
-    letters = {
-        letter.job_id: letter
-        for letter in DeadLetter.objects.select_for_update()
+    list(
+        DeadLetter.objects.select_for_update()
         .filter(job_id__in=batch)
-        .defer("traceback", "raw")
+        .exclude(status=DeadLetterStatus.REQUEUED)
         .order_by("pk")
-    }
+        .values_list("pk", flat=True)
+    )
     jobs = list(Job.objects.select_for_update().filter(pk__in=batch).order_by("pk"))
     skipped[Skip.GONE.value] += len(batch) - len(jobs)
     at = now()
@@ -100,7 +104,10 @@ def _erase(batch: list[str], skipped: "Counter[str]", *, everything: bool) -> li
         )
         erased.append(job.pk)
     Revision.objects.filter(job_id__in=erased).delete()
-    _erase_texts(erased, [letters[job] for job in erased if job in letters])
+    _erase_texts(
+        erased,
+        list(DeadLetter.objects.filter(job_id__in=erased).defer("traceback", "raw").order_by("pk")),
+    )
     return erased
 
 

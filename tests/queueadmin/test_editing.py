@@ -1,13 +1,16 @@
 """Edit and requeue through its use case: who wins, what is kept, what is refused."""
 
 import json
+import threading
 
 import dramatiq
 import pytest
+from django.db import connection, transaction
 
 from queueadmin import deadletters, editing, erasure
 from queueadmin.exceptions import InvalidMessage, NotPermitted, PermanentError
 from queueadmin.models import AuditEntry, DeadLetter, Job, Revision
+from queueadmin.payloads import ERASED
 from queueadmin.states import DeadLetterStatus, JobState
 from tests.config.processes import wait_until
 from tests.queueadmin.rows import make_user
@@ -127,6 +130,47 @@ def test_of_two_people_the_second_changes_nothing(letter, editor, sent):
     wait_until(lambda: Job.objects.get().state == JobState.COMPLETED)
 
     assert [phone for phone, *_ in sent] == ["+49 1"]
+
+
+@pytest.mark.skipif(
+    not connection.features.has_select_for_update, reason="one writer at a time: nothing to order"
+)
+@pytest.mark.parametrize("late", ["edit", "erase"])
+def test_it_does_not_wait_for_a_recorder_that_waits_for_it(letter, editor, late):
+    """The recorder locks the row of a job that ends, then the row of its dead letter."""
+    seen = version(letter)
+    DeadLetter.objects.update(status=DeadLetterStatus.REQUEUED)
+    locked, go_on, failed = threading.Event(), threading.Event(), []
+
+    def record_the_end():
+        try:
+            with transaction.atomic():
+                Job.objects.update(state=JobState.COMPLETED)
+                locked.set()
+                go_on.wait(10)
+                DeadLetter.objects.update(status=DeadLetterStatus.RECOVERED)
+        except Exception as error:
+            failed.append(error)
+        finally:
+            connection.close()
+
+    recorder = threading.Thread(target=record_the_end)
+    recorder.start()
+    assert locked.wait(10)
+    if late == "edit":
+        with pytest.raises(editing.NotEditable, match="not pending"):
+            edit(letter, {"phone": "+49 2"}, editor, version=seen)
+        go_on.set()
+    else:
+        threading.Timer(0.5, go_on.set).start()
+        assert erasure.erase([letter.job_id], by=None, everything=True).done == 1
+    recorder.join(15)
+
+    assert failed == []
+    letter.refresh_from_db()
+    assert letter.status == DeadLetterStatus.RECOVERED
+    if late == "erase":
+        assert letter.error_message == ERASED
 
 
 def test_who_looked_before_somebody_else_edited_has_to_look_again(letter, editor, sent):
