@@ -13,4 +13,5 @@ urlpatterns = [
     path("orders/", include("orders.urls")),
     path("vendor/", include("orders.vendor_urls")),
     path("messages/", include("notifications.urls")),
+    path("health/", include("queueadmin.health")),
 ]

@@ -1,6 +1,5 @@
 """Looks at everything queueadmin stands on, and says what to do about what is wrong."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -33,7 +32,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Run every check. Those that read the ledger are left out where it cannot be read."""
-    findings = [_settings(), _broker(), *_database()]
+    findings = [_settings(), _broker(), *database()]
     if all(finding.is_good for finding in findings if finding.check == "database"):
         for check in (_clock, _workers, _versions):
             findings.append(check())
@@ -65,18 +64,17 @@ def _broker() -> Finding:
     return Finding("broker", f"{type(broker).__name__} answers")
 
 
-def _database() -> Iterator[Finding]:
+def database() -> list[Finding]:
+    """Whether the database answers and has every migration of the code that runs here."""
     try:
         executor = MigrationExecutor(connection)
         missing = executor.migration_plan(executor.loader.graph.leaf_nodes())
     except DatabaseError as error:
-        yield Finding("database", str(error), "Start the database, or correct its address.")
-        return
+        return [Finding("database", str(error), "Start the database, or correct its address.")]
     if missing:
         names = ", ".join(f"{step.app_label}.{step.name}" for step, _ in missing)
-        yield Finding("database", f"not migrated: {names}", "Run manage.py migrate.")
-        return
-    yield Finding("database", f"{connection.vendor} answers, all migrations are applied")
+        return [Finding("database", f"not migrated: {names}", "Run manage.py migrate.")]
+    return [Finding("database", f"{connection.vendor} answers, all migrations are applied")]
 
 
 def _clock() -> Finding:

@@ -1,0 +1,83 @@
+"""The probes, as a load balancer sees them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dramatiq
+import pytest
+from django.db import OperationalError, connection
+from django.db.migrations.recorder import MigrationRecorder
+
+from queueadmin.brokers import RedisBroker
+
+
+@contextmanager
+def a_database_that_is_away() -> Iterator[None]:
+    def refuse(*_):
+        raise OperationalError('connection to "db.internal", user "shop" refused')
+
+    with connection.execute_wrapper(refuse):
+        yield
+
+
+# Without the mark for a database: a look at it would fail.
+@pytest.mark.parametrize("method", ["get", "head"])
+def test_a_process_that_answers_is_alive(client, method):
+    answer = getattr(client, method)("/health/live")
+
+    assert answer.status_code == 200
+    assert "no-store" in answer["Cache-Control"]
+    assert method == "head" or answer.content == b"ok\n"
+
+
+@pytest.mark.parametrize("probe", ["live", "ready"])
+def test_probes_change_nothing(client, probe):
+    assert client.post(f"/health/{probe}").status_code == 405
+
+
+@pytest.mark.django_db
+def test_without_its_database_a_process_is_alive_but_not_ready(client):
+    with a_database_that_is_away():
+        assert client.get("/health/live").status_code == 200
+        answer = client.get("/health/ready")
+
+    assert answer.status_code == 503
+    assert answer.json() == {
+        "ready": False,
+        "reasons": [{"check": "database", "advice": "Start the database, or correct its address."}],
+    }
+
+
+@pytest.mark.django_db
+def test_before_its_migrations_a_process_is_not_ready(client):
+    MigrationRecorder.Migration.objects.filter(app="queueadmin").latest("pk").delete()
+    answer = client.get("/health/ready")
+
+    assert answer.status_code == 503
+    assert answer.json()["reasons"] == [{"check": "database", "advice": "Run manage.py migrate."}]
+
+
+@pytest.mark.django_db
+def test_a_broker_that_is_away_takes_no_web_process_out_of_service(client):
+    previous = dramatiq.get_broker()
+    # Nobody listens on the port of discarded bytes.
+    dramatiq.set_broker(RedisBroker(url="redis://127.0.0.1:9/0", namespace="away"))
+    try:
+        answer = client.get("/health/ready")
+    finally:
+        dramatiq.get_broker().close()
+        dramatiq.set_broker(previous)
+
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "reasons": []})
+
+
+@pytest.mark.django_db
+def test_probes_need_no_log_in_and_start_no_session(client):
+    assert not client.get("/health/ready").cookies
+
+
+def test_probes_are_not_sent_to_https(client, settings):
+    settings.SECURE_SSL_REDIRECT = True
+
+    assert client.get("/orders/").status_code == 301
+    assert client.get("/health/live").status_code == 200
