@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 from .results import Row, row
 from .rivals import BullMQ, Dramatiq, Ours, System, WithAdminMiddleware
+from .rivals.environments import ANYWHERE, ON_POSTGRESQL
 from .stand import Stand
 
 #: The prefetch of Dramatiq that served it best here, of 32, 64 and 128.
@@ -46,6 +47,8 @@ def _systems(stand: Stand, *, quick: bool) -> Iterator[list[System]]:
     ]
     if not is_sqlite:
         systems.append(BullMQ(stand))
+        systems += [rival(stand) for rival in ON_POSTGRESQL]
+    systems += [rival(stand) for rival in ANYWHERE]
     with ExitStack() as stack:
         for system in systems:
             stack.callback(system.close)

@@ -14,7 +14,7 @@ import psutil
 from dramatiq import Message
 
 if TYPE_CHECKING:
-    from queueadmin.brokers import RedisBroker
+    from queueadmin.brokers.base import LedgerBroker
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,8 +49,8 @@ class Fleet:
         processes: worker processes.
         threads: threads of each.
         database: name of the database the workers use.
-        redis_url: address of their server.
-        namespace: prefix of their keys.
+        server: variables of the environment that name their message server.
+        namespace: prefix of what they have there.
         job_log: from which level on they write a line for each event of a job.
     """
 
@@ -60,7 +60,7 @@ class Fleet:
         processes: int,
         threads: int,
         database: str,
-        redis_url: str,
+        server: dict[str, str],
         namespace: str,
         job_log: str = "WARNING",
     ) -> None:
@@ -78,7 +78,7 @@ class Fleet:
             "BENCHMARK_NAMESPACE": namespace,
             "BENCHMARK_JOB_LOG": job_log,
             "BENCHMARK_JOURNAL": str(self.journal),
-            "REDIS_URL": redis_url,
+            **server,
         }
         self._master: subprocess.Popen[bytes] | None = None
 
@@ -147,7 +147,7 @@ class Fleet:
 
 
 def send_many(
-    broker: "RedisBroker",
+    broker: "LedgerBroker",
     queue: str,
     numbers: Iterable[int],
     seconds: float = 0.0,

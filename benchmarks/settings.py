@@ -3,13 +3,22 @@
 import os
 
 from config.settings import *  # noqa: F403
-from config.settings import DATABASES, DRAMATIQ_BROKER, INSTALLED_APPS, LOGGING, QUEUEADMIN
+from config.settings import (
+    DATABASES,
+    DRAMATIQ_BROKER,
+    INSTALLED_APPS,
+    LOGGING,
+    QUEUEADMIN,
+    STORAGES,
+)
 from queueadmin.policies import Policy, Rate, per_second
 
 INSTALLED_APPS = [*INSTALLED_APPS, "benchmarks.workload"]
 if name := os.environ.get("BENCHMARK_DATABASE"):
     DATABASES["default"]["NAME"] = name
 DRAMATIQ_BROKER["OPTIONS"]["namespace"] = os.environ.get("BENCHMARK_NAMESPACE", "benchmark")
+# Pages are asked for without a web server, so nothing has collected their files.
+STORAGES["staticfiles"]["BACKEND"] = "django.contrib.staticfiles.storage.StaticFilesStorage"
 LOGGING["root"]["level"] = "INFO"  # the fleet waits for "is ready"
 # Only `drain` writes the lines of each job, as `make run` does.
 LOGGING["loggers"] = {"queueadmin.jobs": {"level": os.environ.get("BENCHMARK_JOB_LOG", "WARNING")}}

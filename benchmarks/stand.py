@@ -33,7 +33,7 @@ class Stand:
             threads=threads,
             job_log=job_log,
             database=self.database,
-            redis_url=self.redis_url,
+            server={"REDIS_URL": self.redis_url},
             namespace=self.broker.transport.namespace,  # type: ignore[attr-defined]
         )
 

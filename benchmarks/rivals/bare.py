@@ -5,6 +5,7 @@
 
 import os
 import sys
+import time
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
@@ -16,6 +17,13 @@ dramatiq.set_broker(broker)
 @dramatiq.actor(queue_name="noop")
 def noop(payload: str) -> None:
     """Do nothing."""
+
+
+@dramatiq.actor(queue_name="timed")
+def timed(number: int) -> None:
+    """Note when it began."""
+    with open(os.environ["BENCHMARK_JOURNAL"], "a") as journal:
+        journal.write(f"{number} {time.time():.6f}\n")
 
 
 if __name__ == "__main__":
