@@ -17,7 +17,7 @@ SUITABLE := -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11)
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
 	if $$name $(SUITABLE) 2>/dev/null; then command -v $$name; break; fi; done)
 
-.PHONY: help run test chaos crash-points bench e2e screenshots check lock clean FORCE
+.PHONY: help run test chaos crash-points bench e2e screenshots api-reference check messages lock clean FORCE
 
 help:
 	@echo "make run    start the site with everything it needs; PORT=8000 unless given"
@@ -26,7 +26,9 @@ help:
 	@echo "make chaos  kill, freeze, cut and flush for ten minutes; SEED=7 repeats a run"
 	@echo "make bench  measure; NAME=limits runs one, QUICK=--quick a short version"
 	@echo "make screenshots  renew the pictures in docs/images"
+	@echo "make api-reference  renew docs/api.md from the code"
 	@echo "make check  lint, types, import contracts, migrations, deployment checks"
+	@echo "make messages  renew the texts to translate, and compile them (needs gettext)"
 	@echo "make lock   renew requirements/ from pyproject.toml (needs uv)"
 	@echo "make clean  remove the environment and caches; var/ with your data stays"
 
@@ -50,8 +52,10 @@ screenshots: $(VENV)/dev.stamp
 SEED ?= $(shell date +%s)
 MINUTES ?= 10
 DATABASE ?= postgresql
+BROKER ?= redis
 chaos: $(VENV)/dev.stamp
-	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) --database $(DATABASE)
+	$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES) --database $(DATABASE) \
+		--broker $(BROKER)
 
 crash-points: $(VENV)/dev.stamp
 	CRASH_POINTS=all $(BIN)/python -m pytest -q tests/integration/test_crash_points.py
@@ -72,9 +76,17 @@ check: $(VENV)/dev.stamp
 		$(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python -m pytest -q tests/architecture
 
+api-reference: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.api_reference > docs/api.md
+
 # `--universal`: one file for every system and Python; the options leave out every address.
 LOCK := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml --extra site
+messages: $(VENV)/dev.stamp
+	DEBUG=1 HTTPS=0 $(BIN)/python manage.py makemessages --locale de --no-location --no-wrap \
+		--no-obsolete $(foreach name,queueadmin tests benchmarks var build .venv,--ignore "$(name)/*")
+	DEBUG=1 HTTPS=0 $(BIN)/python manage.py compilemessages --ignore .venv
+
 lock:
 	$(LOCK) --output-file requirements/run.txt
 	$(LOCK) --group dev --output-file requirements/dev.txt

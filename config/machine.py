@@ -109,7 +109,9 @@ def _make_secret(path: Path) -> None:
 
 
 def wants_embedded_server(environment: MutableMapping[str, str]) -> bool:
-    """Return whether nobody named a Redis server to use."""
+    """Return whether a Redis server is needed and nobody named one to use."""
+    if environment.get("QUEUE_PROVIDER") == "rabbitmq":
+        return False
     return not (environment.get("REDIS_URL") or environment.get("REDIS_HOST"))
 
 

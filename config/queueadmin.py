@@ -34,7 +34,8 @@ ACTIONS = {
     "make_thumbnails": gettext_lazy("Resize a picture"),
     "fetch_picture": gettext_lazy("Fetch a picture"),
     "generate_report": gettext_lazy("Make a report"),
-    "daily_report": gettext_lazy("Make the daily report"),
+    "daily_report": gettext_lazy("Ask for the daily report"),
+    "generate_daily_report": gettext_lazy("Make the daily report"),
     "answer_incoming": gettext_lazy("Answer a message"),
     "clean_up_notifications": gettext_lazy("Delete old receipts and messages"),
     "send_whatsapp": gettext_lazy("message by WhatsApp"),
@@ -68,7 +69,8 @@ class Resolver(BaseResolver):
 
 def _delivery(job: Job) -> Delivery | None:
     arguments = (job.payload or {}).get("args")
-    if not isinstance(arguments, list) or len(arguments) != 1 or type(arguments[0]) is not int:
+    # A second argument, if any, says that it has waited for its turn.
+    if not isinstance(arguments, list) or not arguments or type(arguments[0]) is not int:
         return None
     return Delivery.objects.filter(pk=arguments[0]).first()
 

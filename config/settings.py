@@ -50,6 +50,9 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "csp",
+    "rest_framework",
+    "rest_framework.authtoken",
+    "drf_spectacular_sidecar",
 ]
 
 MIDDLEWARE = [
@@ -117,25 +120,47 @@ def _redis_url() -> str:
 
 
 REDIS_URL = _redis_url()
-DRAMATIQ_BROKER = {
-    "BROKER": "queueadmin.brokers.RedisBroker",
-    "OPTIONS": {"url": REDIS_URL, "namespace": env.str("REDIS_NAMESPACE", default="dramatiq")},
-}
+RABBITMQ_URL = env.str("RABBITMQ_URL", default="")
+QUEUE_PROVIDER = env.str("QUEUE_PROVIDER", default="redis")
+if QUEUE_PROVIDER == "redis":
+    DRAMATIQ_BROKER = {
+        "BROKER": "queueadmin.brokers.RedisBroker",
+        "OPTIONS": {"url": REDIS_URL, "namespace": env.str("REDIS_NAMESPACE", default="dramatiq")},
+    }
+elif QUEUE_PROVIDER == "rabbitmq":
+    if not RABBITMQ_URL:
+        raise ImproperlyConfigured(
+            "QUEUE_PROVIDER is rabbitmq, and RABBITMQ_URL is not set. Set it in the environment, "
+            "for instance amqp://user:password@host:5672/vhost."
+        )
+    DRAMATIQ_BROKER = {
+        "BROKER": "queueadmin.brokers.RabbitMQBroker",
+        "OPTIONS": {
+            "url": RABBITMQ_URL,
+            "namespace": env.str("RABBITMQ_NAMESPACE", default="queueadmin"),
+        },
+    }
+else:
+    raise ImproperlyConfigured(
+        f"QUEUE_PROVIDER is {QUEUE_PROVIDER!r}; it must be redis (also for Valkey) or rabbitmq."
+    )
 DRAMATIQ_AUTODISCOVER_MODULES = ["actors"]
 QUEUEADMIN = {
     "QUEUES": QUEUES,
     "SCHEDULES": SCHEDULES,
     "RESOLVER": "config.queueadmin.Resolver",
     "RELEASE": env.str("RELEASE", default=""),
+    "METRICS_TOKEN": env.str("METRICS_TOKEN", default=""),
+    "METRICS_ADDRESSES": env.list("METRICS_ADDRESSES", default=[]),
 }
 
 # --- The business ---------------------------------------------------------------------
 #: Where people reach the site; links in messages begin with it.
 SITE_URL = env.str("SITE_URL", default=f"http://127.0.0.1:{env.str('PORT', default='8000')}")
 #: How long a vendor may stay silent before the next one is asked.
-VENDOR_ANSWER_MINUTES = env.int("VENDOR_ANSWER_MINUTES", default=30)
+VENDOR_ANSWER_MINUTES = env.float("VENDOR_ANSWER_MINUTES", default=30)
 #: How long an order waits for a confirmation after its last request.
-ORDER_EXPIRY_MINUTES = env.int("ORDER_EXPIRY_MINUTES", default=30)
+ORDER_EXPIRY_MINUTES = env.float("ORDER_EXPIRY_MINUTES", default=30)
 
 # --- Notifications: the sandbox answers where no credentials are given --------------------
 SANDBOX_URL = env.str("SANDBOX_URL", default="http://127.0.0.1:8020")
@@ -176,6 +201,8 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = "en"
 #: Messages go out in these; pages follow the browser.
 LANGUAGES = [("en", "English"), ("de", "Deutsch")]
+#: Of the pages' chrome; each app keeps its own.
+LOCALE_PATHS = [BASE_DIR / "config" / "locale"]
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_I18N = True
 USE_TZ = True
@@ -210,8 +237,8 @@ CONTENT_SECURITY_POLICY = {
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
-# Probes come from inside, by plain HTTP, and say nothing that needs hiding.
-SECURE_REDIRECT_EXEMPT = [r"^health/"]
+# Probes come from inside, by plain HTTP, and say nothing that needs hiding; so may Prometheus.
+SECURE_REDIRECT_EXEMPT = [r"^health/", r"^metrics$"]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS

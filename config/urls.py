@@ -5,6 +5,8 @@ from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from queueadmin.metrics import metrics
+
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="orders:list"), name="home"),
     path("admin/", admin.site.urls),
@@ -13,5 +15,7 @@ urlpatterns = [
     path("orders/", include("orders.urls")),
     path("vendor/", include("orders.vendor_urls")),
     path("messages/", include("notifications.urls")),
+    path("api/v1/", include("queueadmin.api.urls")),
     path("health/", include("queueadmin.health")),
+    path("metrics", metrics),
 ]

@@ -154,6 +154,7 @@ def _run(broker: Any, job: str, dispatch: int) -> "Ending | None":
     if not parcels:
         return None
     message: Message[Any] = payloads.open_message(Message.decode(parcels[0].data))
+    broker.knows(message)  # the worker may have met its actor later than at its start
     # Claimed already, so under an id that asks for no claim.
     delivery = Delivery(message, parcel_id=f"{job}:{dispatch}", dispatch=dispatch)
     for middleware in broker.middleware:

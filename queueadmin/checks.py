@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-from . import conf, encryption, payloads
+from . import conf, encryption, payloads, runbooks
 
 
 @register(Tags.compatibility)
@@ -30,6 +30,12 @@ def check_app_order(**kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+@register(Tags.compatibility)
+def check_runbooks(**kwargs: Any) -> list[CheckMessage]:
+    """E003: an actor declares a runbook or its safety with a value of the wrong type."""
+    return [Error(problem, id="queueadmin.E003") for problem in runbooks.problems()]
 
 
 @register(Tags.security, deploy=True)

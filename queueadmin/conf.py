@@ -1,7 +1,9 @@
 """The one settings dict, QUEUEADMIN, typed, with defaults and checked names."""
 
+import re
 from base64 import urlsafe_b64decode
 from difflib import get_close_matches
+from ipaddress import ip_network
 from typing import Any, TypedDict
 
 from django.conf import settings as django_settings
@@ -11,6 +13,9 @@ from .policies import Policy
 from .schedules import Schedule
 
 _KEY_BYTES = 32
+_SECRETS = ("ENCRYPTION_KEYS", "METRICS_TOKEN")
+# Shorter ones can be guessed.
+_LEAST_TOKEN = 16
 
 
 class QueueadminSettings(TypedDict, total=False):
@@ -40,8 +45,14 @@ class QueueadminSettings(TypedDict, total=False):
     KEEP_CLOSED_HOURS: int
     #: Names of payload fields that are masked wherever people look.
     SENSITIVE_FIELDS: list[str]
+    #: Requests of the REST API that one user may make, such as "1200/minute".
+    API_RATE: str
     #: Keys for payloads of actors that declare `sensitive` fields; the first encrypts, all open.
     ENCRYPTION_KEYS: list[str]
+    #: Who sends it as a bearer token may read the metrics; empty: nobody by token.
+    METRICS_TOKEN: str
+    #: Addresses and networks that may read the metrics without it.
+    METRICS_ADDRESSES: list[str]
 
 
 DEFAULTS: QueueadminSettings = {
@@ -57,7 +68,10 @@ DEFAULTS: QueueadminSettings = {
     "KEEP_COMPLETED_HOURS": 24,
     "KEEP_CLOSED_HOURS": 7 * 24,
     "SENSITIVE_FIELDS": ["password", "secret", "token", "api_key", "authorization", "pin"],
+    "API_RATE": "1200/minute",
     "ENCRYPTION_KEYS": [],
+    "METRICS_TOKEN": "",
+    "METRICS_ADDRESSES": [],
 }
 
 
@@ -76,7 +90,10 @@ class Settings:
     KEEP_COMPLETED_HOURS: int
     KEEP_CLOSED_HOURS: int
     SENSITIVE_FIELDS: list[str]
+    API_RATE: str
     ENCRYPTION_KEYS: list[str]
+    METRICS_TOKEN: str
+    METRICS_ADDRESSES: list[str]
 
     def __getattr__(self, name: str) -> Any:
         if name not in DEFAULTS:
@@ -99,7 +116,7 @@ def problems(configured: dict[str, Any]) -> list[str]:
         elif not isinstance(value, type(DEFAULTS[name])):  # type: ignore[literal-required]
             expected = type(DEFAULTS[name]).__name__  # type: ignore[literal-required]
             # A key must not be quoted.
-            given = type(value).__name__ if name == "ENCRYPTION_KEYS" else repr(value)
+            given = type(value).__name__ if name in _SECRETS else repr(value)
             found.append(f"QUEUEADMIN[{name!r}] must be of type {expected}, not {given}.")
     queues = configured.get("QUEUES")
     if isinstance(queues, dict):
@@ -116,6 +133,12 @@ def problems(configured: dict[str, Any]) -> list[str]:
             for name, value in schedules.items()
             if not isinstance(value, Schedule)
         ]
+    rate = configured.get("API_RATE")
+    if isinstance(rate, str) and not re.fullmatch(r"[1-9][0-9]*/(second|minute|hour|day)", rate):
+        found.append(
+            f"QUEUEADMIN['API_RATE'] must be a number per second, minute, hour or day, such as "
+            f"'1200/minute', not {rate!r}."
+        )
     keys = configured.get("ENCRYPTION_KEYS")
     if isinstance(keys, list):
         found += [
@@ -124,7 +147,26 @@ def problems(configured: dict[str, Any]) -> list[str]:
             for position, key in enumerate(keys)
             if not _is_key(key)
         ]
+    token = configured.get("METRICS_TOKEN")
+    if isinstance(token, str) and 0 < len(token) < _LEAST_TOKEN:
+        found.append(f"QUEUEADMIN['METRICS_TOKEN'] must have at least {_LEAST_TOKEN} characters.")
+    addresses = configured.get("METRICS_ADDRESSES")
+    if isinstance(addresses, list):
+        found += [
+            f"QUEUEADMIN['METRICS_ADDRESSES'] has {address!r}, which is no address or network: {why}."
+            for address in addresses
+            if (why := _problem_with(address))
+        ]
     return found
+
+
+def _problem_with(network: object) -> str:
+    """Return why text is no address or network, nothing when it is one."""
+    try:
+        ip_network(str(network))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _is_key(key: object) -> bool:

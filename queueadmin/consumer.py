@@ -177,7 +177,10 @@ class LedgerConsumer(Consumer):
                 self._hand.take(fetched)
                 self._cache.extend((parcel_id, data, era) for parcel_id, data in fetched)
                 continue
+            began = time.monotonic()
             self.wake.wait(min(self._timeout, wait_ms / 1000) if wait_ms else self._timeout)
+            if wait_ms:
+                self.broker.meters.limited(self.queue_name, time.monotonic() - began)
             return None
 
     def _may_fetch(self, control: "Control") -> bool:
@@ -287,7 +290,7 @@ class LedgerConsumer(Consumer):
             self.broker.require_recorder().refuse(delivery, error)
             self._release(parcel_id)
             return None
-        if message.actor_name not in self.broker.actors:
+        if not self.broker.knows(message):
             self._settle_unrun(delivery)
             return None
         return delivery

@@ -12,6 +12,10 @@ from .policies import Rate
 
 #: How often a worker process reads what staff have set, in seconds.
 REFRESH_SECONDS = 0.5
+#: Within which every worker process has read a change, and what ran before shows as active.
+SEEN_SECONDS = 3.0
+#: The lease of whoever moves jobs from one message server to another.
+RELOCATION = "relocation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,9 @@ class Controls:
         #: False until the first refresh: a process that has just started does not know yet
         #: what is paused, and must not fetch.
         self.is_known = False
+        #: Whether each job has to be claimed in the ledger before it starts, because its
+        #: message may lie in two servers; see `queueadmin.relocating`.
+        self.must_claim = False
         # Dispatches of jobs that shall not start, or stop; replaced as a whole likewise.
         self._cancelling: dict[str, int] = {}
 
@@ -62,8 +69,10 @@ class Controls:
     def refresh(self) -> set[str]:
         """Read what staff have set and cancelled; return the queues whose control changed."""
         # Imported here: the broker, which owns the controls, is built before models can be.
+        from . import leases
         from .models import Job, Queue
 
+        self.must_claim = leases.is_held(RELOCATION)
         self._cancelling = dict(Job.objects.cancelling().values_list("pk", "dispatch"))
         before, at = self._set, clock.now()
         found = {}

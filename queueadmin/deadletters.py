@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from django.db import transaction
-from django.db.models import Count, TextChoices
+from django.db.models import Count, Q, TextChoices
 from django.utils.translation import gettext_lazy as _
 
-from . import audit, ledger, outbox
+from . import audit, ledger, outbox, runbooks
 from .clock import now
 from .conf import settings
 from .exceptions import InvalidTransition, NotPermitted
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 TARGET = "dead letter"
 BATCH = 500  # one transaction each; keeps every lock short
+#: The largest key; SQLite raises on more.
+_LARGEST = 2**63 - 1
 
 #: In which status a dead letter may be subject to each verb.
 ELIGIBLE: dict[str, tuple[DeadLetterStatus, ...]] = {
@@ -48,6 +50,7 @@ class Skip(TextChoices):
     UNMOVABLE = "job cannot run again", _("job cannot run again")
     KEY_HELD = "unique key held by another job", _("unique key held by another job")
     ERASED = "its payload was erased", _("its payload was erased")
+    UNSAFE = "not safe to repeat", _("not safe to repeat; requeue it by itself and confirm")
     UNCHANGED = "nothing to change", _("nothing to change")
     OVER_LIMIT = "over the limit of one action", _("over the limit of one action")
 
@@ -70,25 +73,34 @@ class BulkResult:
     held_by: dict[int, str] = field(default_factory=dict)
 
 
-def requeue(ids: Iterable[int], *, by: "User | None", reason: str = "") -> BulkResult:
+def requeue(
+    ids: Iterable[int], *, by: "User | None", reason: str = "", confirmed: str = ""
+) -> BulkResult:
     """Give the jobs of pending dead letters a new round of attempts.
 
     A job the ledger cannot move is skipped and its dead letter stays pending; so is one
-    whose unique key another job holds by now, which `held_by` names.
+    whose unique key another job holds by now, which `held_by` names, and one whose actor
+    says that it is not safe to repeat, unless it is requeued by itself and confirmed.
 
     Args:
         ids: primary keys of the dead letters.
         by: who asks; None for a program.
         reason: why, in that person's words.
+        confirmed: name of the actor, as a person typed it who knows what a repeat does.
 
     Raises:
         NotPermitted: `by` may not requeue.
     """
     _require(by, "requeue_deadletter")
+    ids = distinct(ids)
+    unsafe = runbooks.unsafe_actors() - ({confirmed} if len(ids) == 1 else set())
     held_by: dict[int, str] = {}
     erased: list[str] = []
+    refused: list[int] = []
 
     def act(rows: list[DeadLetter]) -> tuple[list[int], Skip]:
+        refused.extend(row.pk for row in rows if row.actor in unsafe)
+        rows = [row for row in rows if row.actor not in unsafe]
         moved, held = ledger.requeue([row.job_id for row in rows])
         held_by.update({row.pk: held[row.job_id] for row in rows if row.job_id in held})
         unmoved = {row.job_id for row in rows} - moved
@@ -108,10 +120,11 @@ def requeue(ids: Iterable[int], *, by: "User | None", reason: str = "") -> BulkR
         return changed, Skip.UNMOVABLE
 
     result = _in_batches(ids, "requeue", act)
-    if not held_by and not erased:
+    if not held_by and not erased and not refused:
         return result
     skipped = Counter(result.skipped)
-    skipped[Skip.UNMOVABLE.value] -= len(held_by) + len(erased)
+    skipped[Skip.UNMOVABLE.value] -= len(held_by) + len(erased) + len(refused)
+    skipped[Skip.UNSAFE.value] += len(refused)
     skipped[Skip.ERASED.value] += len(erased)
     skipped[Skip.KEY_HELD.value] += len(held_by)
     return replace(result, skipped={why: n for why, n in skipped.items() if n}, held_by=held_by)
@@ -217,18 +230,23 @@ def annotate(dead_letter_id: int, *, text: str, by: "User | None") -> Note:
 def preview(ids: Iterable[int], verb: str) -> BulkResult:
     """Return what `verb` would do to these dead letters now; change nothing.
 
-    Only statuses are looked at: a job that cannot move shows in the real result.
+    Only statuses and actors are looked at: a job that cannot move shows in the real result.
+    One by itself counts as done, because it may be confirmed.
     """
     wanted, skipped = _bounded(ids)
+    unsafe = runbooks.unsafe_actors() if verb == "requeue" and len(wanted) > 1 else frozenset()
     counts = (
         DeadLetter.objects.filter(pk__in=wanted)
         .order_by()
-        .values_list("status")
+        .annotate(is_unsafe=Q(actor__in=unsafe))
+        .values_list("status", "is_unsafe")
         .annotate(number=Count("pk"))
     )
     done = 0
-    for status, number in counts:
-        if status in ELIGIBLE[verb]:
+    for status, is_unsafe, number in counts:
+        if status in ELIGIBLE[verb] and is_unsafe:
+            skipped[Skip.UNSAFE.value] += number
+        elif status in ELIGIBLE[verb]:
             done += number
         else:
             skipped[SKIP_BY_STATUS[DeadLetterStatus(status)].value] += number
@@ -248,9 +266,14 @@ def _clean(text: str) -> str:
     return text.replace("\0", "").strip()
 
 
+def distinct(ids: Iterable[int]) -> list[int]:
+    """Return each id once; 0, which no row has, for those that no row can have."""
+    return list(dict.fromkeys(pk if abs(pk) <= _LARGEST else 0 for pk in ids))
+
+
 def _bounded(ids: Iterable[int]) -> tuple[list[int], Counter[str]]:
     """Return at most BULK_LIMIT distinct ids, and a count of those left out."""
-    wanted = list(dict.fromkeys(ids))
+    wanted = distinct(ids)
     left_out = max(len(wanted) - settings.BULK_LIMIT, 0)
     return wanted[: settings.BULK_LIMIT], Counter({Skip.OVER_LIMIT.value: left_out})
 
@@ -271,7 +294,7 @@ def _in_batches(
         with transaction.atomic():
             rows = list(
                 DeadLetter.objects.filter(pk__in=batch)
-                .only("pk", "status", "job_id", "assignee_id", "urgency")
+                .only("pk", "status", "job_id", "actor", "assignee_id", "urgency")
                 .order_by("pk")
                 # no_key: a note may be added meanwhile.
                 .select_for_update(no_key=True)

@@ -18,7 +18,7 @@ from . import clock, events, leases, ledger, registry
 from .brokers.base import BrokerUnavailable, ServerSettling
 from .conf import settings
 from .consumer import split
-from .controls import REFRESH_SECONDS
+from .controls import REFRESH_SECONDS, RELOCATION
 from .models import Job
 from .states import RUNNABLE, JobState, Priority
 
@@ -110,14 +110,10 @@ def redispatch(broker: "LedgerBroker", *, dry_run: bool = False) -> int:
     """
     total = 0
     before = clock.now() - UNCONFIRMED_AFTER
-    for state in (JobState.WAITING, JobState.ACTIVE):
-        last = ""
-        while True:
-            jobs = Job.objects.filter(state=state, due_at__lt=before, pk__gt=last).order_by("pk")
-            parcels = ledger.parcels_of(jobs[:_BATCH])
-            if not parcels:
-                break
-            last = parcels[-1].job
+    # What runs may be in the hands of workers of another server.
+    moves = leases.is_held(RELOCATION)
+    for state in (JobState.WAITING,) if moves else (JobState.WAITING, JobState.ACTIVE):
+        for parcels in ledger.in_state(state, before, _BATCH):
             missing = broker.transport.missing(parcels, bar=not dry_run)
             if not dry_run:
                 _dispatch_again(broker, missing, state)
@@ -397,6 +393,8 @@ class Dispatcher:
         # Idle and paused consumers send nothing, so that the process must.
         while not self._stopping.wait(_HEARTBEAT_SECONDS):
             self.heart.beat()
+        # Some brokers keep heartbeats in the ledger.
+        connection.close()
 
     def _listen(self) -> None:
         """Wake the consumers of queues that something was pushed to."""

@@ -20,6 +20,7 @@ from . import audit, deadletters, payloads
 from .clock import now
 from .conf import settings
 from .exceptions import InvalidMessage, Undecryptable
+from .masking import is_sensitive
 from .messages import validate
 from .models import DeadLetter, Job, Revision
 from .signatures import AnyActor, Field, check, describe
@@ -48,6 +49,8 @@ class Argument:
     text: str
     is_given: bool
     is_required: bool
+    #: The actor's default as JSON, empty where there is none that can be shown.
+    default: str
     is_plain: bool
     #: Masked, or no JSON: it stays as it is.
     is_hidden: bool
@@ -102,6 +105,7 @@ def requeue(
     version: str,
     by: "User | None",
     reason: str = "",
+    confirmed: str = "",
 ) -> tuple[Change, ...]:
     """Change the arguments of a pending dead letter's job and give it a new round of attempts.
 
@@ -114,6 +118,7 @@ def requeue(
         version: of the draft that was edited.
         by: who asks; None for a program.
         reason: why, in that person's words.
+        confirmed: name of the actor, where it is not safe to repeat.
 
     Raises:
         NotPermitted: `by` may not edit, or not requeue.
@@ -170,7 +175,7 @@ def requeue(
                 for change in changes
             ],
         )
-        result = deadletters.requeue([letter.pk], by=by, reason=reason)
+        result = deadletters.requeue([letter.pk], by=by, reason=reason, confirmed=confirmed)
         if not result.done:
             # Undoes the edit, too.
             raise NotEditable(_("It cannot be requeued: %s.") % ", ".join(result.skipped))
@@ -238,6 +243,7 @@ def _slots(fields: Mapping[str, Any], actor: AnyActor) -> Iterator[_Slot]:
             text="" if is_hidden else text,
             is_given=is_given,
             is_required=field.is_required,
+            default=_default(field),
             is_plain=is_plain,
             is_hidden=is_hidden,
         )
@@ -257,6 +263,14 @@ def _value(
     if index is not None and index < len(args):
         return args[index], True
     return kwargs.get(field.name), field.by_name and field.name in kwargs
+
+
+def _default(field: Field) -> str:
+    """Return the actor's default as text; secrets are not in code, but their names may say so."""
+    if field.is_required or field.variadic or is_sensitive(field.name):
+        return ""
+    text, is_json = _text(field.default, is_plain=False)
+    return text if is_json and len(text) <= _KEPT else ""
 
 
 def _is_printable(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Use cases on jobs: look up, schedule, cancel, reschedule, run now.
+"""Use cases on jobs: look up, enqueue, schedule, cancel, reschedule, run now.
 
 Each verb checks the permission itself, touches at most `BULK_LIMIT` jobs, writes its audit
 entries in the transaction of the act, and may be pressed twice: what it does not apply to is
@@ -6,9 +6,10 @@ skipped, and the result says why.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,12 @@ from django.utils.translation import gettext_lazy as _
 from dramatiq import get_broker
 from dramatiq.message import Message
 
-from . import audit, dispatcher, events, ledger, outbox
+from . import audit, dispatcher, events, ledger, outbox, payloads
 from .brokers.base import BrokerUnavailable
 from .clock import now
 from .conf import settings
 from .deadletters import BulkResult
-from .exceptions import NotPermitted
+from .exceptions import InvalidMessage, NotPermitted
 from .models import Job
 from .policies import MAX_DELAY_MS
 from .resolver import get_resolver
@@ -121,8 +122,81 @@ def list(
     elif state:
         known = ", ".join([*JobState.values, "failed"])
         raise ValueError(f"No state is named {state!r:.50}; known: {known}.")
+    if queue:
+        jobs = jobs.in_any_state()
     wanted = {"queue": queue, "actor": actor, "enqueued_at__gte": since, "enqueued_at__lt": until}
     return jobs.filter(**{name: value for name, value in wanted.items() if value})
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The job that an enqueue leads to."""
+
+    job_id: str
+    #: False where another job holds the unique key; `job_id` names that one.
+    is_new: bool
+
+
+def enqueue(
+    actor_name: str,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    by: "User | None",
+    queue: str = "",
+    at: datetime | None = None,
+    priority: str = "",
+    unique_key: str = "",
+    reason: str = "",
+) -> Enqueued:
+    """Enqueue a job by hand; code sends its actors' messages instead.
+
+    Only what is named here can be chosen: other options of a message change how the engine
+    treats it and belong to the actor's code.
+
+    Args:
+        actor_name: an actor that this process knows.
+        args: its arguments by position.
+        kwargs: its arguments by name.
+        by: who asks; None for a program.
+        queue: refuse an actor of another queue; "" takes any.
+        at: when it is due; None and what has passed mean now.
+        priority: "high", "normal" or "low"; "" leaves it to the actor.
+        unique_key: of jobs with this key and actor one is unfinished at a time.
+        reason: why, in that person's words.
+
+    Raises:
+        NotPermitted: `by` may not enqueue by hand.
+        InvalidMessage: no such actor, not of this queue, or not what it takes; `field` says
+            which.
+        ValueError: the time has no zone, or is more than 10 years away.
+    """
+    _require(by, "enqueue_job")
+    actors = payloads.known_actors()
+    actor = actors.get(actor_name)
+    if actor is None:
+        near = get_close_matches(actor_name, actors, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise InvalidMessage(f"No actor is named {actor_name!r:.100}{hint}", field="actor")
+    if queue and actor.queue_name != queue:
+        raise InvalidMessage(
+            f"{actor_name} belongs to the queue {actor.queue_name!r}, not to {queue!r:.100}.",
+            field="actor",
+        )
+    options: dict[str, Any] = {
+        name: value for name, value in (("priority", priority), ("unique_key", unique_key)) if value
+    }
+    if at is not None and (due := _checked(at)) > now():
+        options["eta"] = round(due.timestamp() * 1000)
+    message = actor.message_with_options(args=tuple(args), kwargs=dict(kwargs or {}), **options)
+    with transaction.atomic():
+        sent = get_broker().enqueue(message)
+        is_new = sent.message_id == message.message_id
+        if is_new:
+            audit.record(
+                "enqueue", TARGET, [sent.message_id], by=by, reason=_clean(reason), actor=actor_name
+            )
+    return Enqueued(sent.message_id, is_new)
 
 
 def schedule(message: Message[Any], *, at: datetime) -> Message[Any]:

@@ -6,6 +6,7 @@ from django.db import connection
 
 from . import clock
 from .ledger import sql
+from .models import Lease
 
 
 def acquire(role: str, holder: str, duration: timedelta) -> bool:
@@ -25,6 +26,11 @@ def acquire(role: str, holder: str, duration: timedelta) -> bool:
             [role, holder, sql.timestamp(at + duration), sql.timestamp(at)],
         )
         return bool(cursor.rowcount == 1)
+
+
+def is_held(role: str) -> bool:
+    """Return whether anybody has the role."""
+    return Lease.objects.filter(role=role, expires_at__gt=clock.now()).exists()
 
 
 def release(role: str, holder: str) -> None:

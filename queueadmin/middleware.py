@@ -10,6 +10,7 @@ import time
 import traceback
 from datetime import timedelta
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
@@ -76,7 +77,25 @@ def build(extras: list[Middleware]) -> list[Middleware]:
         named.pop(kind) if kind in named else kind() for kind in _STANDARD
     ]
     results = named.pop(Results, None) or Results(backend=LedgerBackend(), store_results=True)
-    return [Connections(), Bookkeeping(), *standard, results, *named.values(), retries, limit]
+    own: list[Middleware] = [Connections(), Bookkeeping(), *_observers()]
+    return [*own, *standard, results, *named.values(), retries, limit]
+
+
+def _observers() -> list[Middleware]:
+    """Return what tells others of runs, where it is installed; else nothing is imported.
+
+    They stand next to Bookkeeping: what callbacks and pipelines enqueue is in their sight.
+    """
+    found: list[Middleware] = []
+    if find_spec("opentelemetry") is not None and find_spec("opentelemetry.trace") is not None:
+        from .tracing import Tracing
+
+        found.append(Tracing())
+    if find_spec("sentry_sdk") is not None:
+        from .sentry import Sentry
+
+        found.append(Sentry())
+    return found
 
 
 class Connections(Middleware):
@@ -100,7 +119,15 @@ class Bookkeeping(Middleware):
     @property
     def actor_options(self) -> set[str]:
         """Return the options actors may set, which no other middleware names."""
-        return {"subject", "unique_key", "unique_for", "validate", "sensitive"}
+        return {
+            "subject",
+            "unique_key",
+            "unique_for",
+            "validate",
+            "sensitive",
+            "runbook",
+            "replay_safe",
+        }
 
     def after_declare_actor(self, broker: Broker, actor: Any) -> None:
         """Keep sensitive arguments out of what Dramatiq's actors log at level DEBUG."""
@@ -165,8 +192,10 @@ class Bookkeeping(Middleware):
         )
         execution.enter(run)
         heart = broker.heart
-        is_doubtful = message.parcel_id.endswith("?") or (
-            heart is not None and (message.era != heart.era or not heart.is_fresh())
+        is_doubtful = (
+            message.parcel_id.endswith("?")
+            or broker.controls.must_claim
+            or (heart is not None and (message.era != heart.era or not heart.is_fresh()))
         )
         if broker.recorder is not None:
             broker.recorder.running[id(run)] = run

@@ -20,7 +20,7 @@ from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Count, F, OuterRef, Q
 from django.utils.translation import gettext as _
 
-from . import audit, deadletters
+from . import audit, deadletters, runbooks
 from .clock import now
 from .conf import settings
 from .deadletters import Skip
@@ -98,10 +98,10 @@ def preview(ids: Iterable[int]) -> Preview:
     """Return which of these dead letters a requeue would take, and why not the others."""
     wanted, over = _bounded(ids)
     skipped: dict[str, list[int]] = {Skip.OVER_LIMIT.value: over} if over else {}
-    found = dict(DeadLetter.objects.filter(pk__in=wanted).values_list("pk", "status"))
+    found = _obstacles(wanted)
     eligible = 0
     for pk in wanted:
-        reason = _obstacle(found.get(pk))
+        reason = found.get(pk, Skip.GONE)
         if reason is None:
             eligible += 1
         else:
@@ -151,9 +151,8 @@ def create(
     wanted, _over = _bounded(ids)
     at = now()
     with transaction.atomic():
-        found = dict(DeadLetter.objects.filter(pk__in=wanted).values_list("pk", "status"))
-        listed = [pk for pk in wanted if pk in found]
-        obstacles = {pk: _obstacle(found[pk]) for pk in listed}
+        obstacles = _obstacles(wanted)
+        listed = [pk for pk in wanted if pk in obstacles]
         if all(obstacles.values()):
             raise ValueError("None of these dead letters can be requeued.")
         operation = RequeueOperation.objects.create(
@@ -441,17 +440,18 @@ def _requeue(operation: RequeueOperation, ids: list[int], at: datetime) -> int:
         deaths=DeadLetter.objects.filter(pk=OuterRef("dead_letter")).values("deaths")[:1],
     )
     left = Counter[str]()
-    for pk in ids:
-        if pk not in moved:
-            if pk in result.held_by:
-                why = Skip.KEY_HELD
-            elif pk in pending:
-                why = Skip.UNMOVABLE
-            else:
-                why = _obstacle(status.get(pk)) or Skip.UNCHANGED
-            left[why.value] += items.filter(dead_letter=pk).update(
-                state=ItemState.SKIPPED, skip=why.value, ended_at=at
-            )
+    unmoved = [pk for pk in ids if pk not in moved]
+    obstacles = _obstacles(unmoved) if unmoved else {}
+    for pk in unmoved:
+        if pk in result.held_by:
+            why = Skip.KEY_HELD
+        elif pk in pending:
+            why = obstacles.get(pk) or Skip.UNMOVABLE
+        else:
+            why = obstacles.get(pk, Skip.GONE) or Skip.UNCHANGED
+        left[why.value] += items.filter(dead_letter=pk).update(
+            state=ItemState.SKIPPED, skip=why.value, ended_at=at
+        )
     logger.info("Operation %d released %d jobs, skipped %s", operation.pk, len(moved), dict(left))
     return len(moved)
 
@@ -487,10 +487,18 @@ def _operation(pk: int, *statuses: OperationStatus) -> "QuerySet[RequeueOperatio
     return RequeueOperation.objects.filter(pk=pk, status__in=statuses)
 
 
-def _obstacle(status: str | None) -> Skip | None:
+def _obstacles(ids: list[int]) -> dict[int, Skip | None]:
+    """Return why each of those that there are is not requeued; None for those that are."""
+    unsafe = runbooks.unsafe_actors()
+    rows = DeadLetter.objects.filter(pk__in=ids).values_list("pk", "status", "actor")
+    return {
+        pk: _obstacle(status) or (Skip.UNSAFE if actor in unsafe else None)
+        for pk, status, actor in rows
+    }
+
+
+def _obstacle(status: str) -> Skip | None:
     """Return why a dead letter of this status is not requeued."""
-    if status is None:
-        return Skip.GONE
     if status == DeadLetterStatus.PENDING:
         return None
     return deadletters.SKIP_BY_STATUS[DeadLetterStatus(status)]
@@ -498,5 +506,5 @@ def _obstacle(status: str | None) -> Skip | None:
 
 def _bounded(ids: Iterable[int]) -> tuple[list[int], list[int]]:
     """Return the distinct ids within BULK_LIMIT, and those beyond."""
-    wanted = list(dict.fromkeys(ids))
+    wanted = deadletters.distinct(ids)
     return wanted[: settings.BULK_LIMIT], wanted[settings.BULK_LIMIT :]

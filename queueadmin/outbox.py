@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class _Outbox:
+class Outbox:
     """The parcels of one transaction that live or die together."""
 
     def __init__(self, broker: "LedgerBroker", savepoints: tuple[str, ...], hooks: object) -> None:
@@ -27,6 +27,7 @@ class _Outbox:
         self.parcels: list[ledger.Parcel] = []
 
     def flush(self) -> None:
+        """Push them, after the commit."""
         self.broker.push(self.parcels)
 
 
@@ -42,14 +43,14 @@ def add(broker: "LedgerBroker", parcels: Sequence[ledger.Parcel]) -> None:
         broker.push(parcels)
         return
     savepoints = tuple(str(sid) for sid in connection.savepoint_ids)
-    outbox: _Outbox | None = getattr(connection, "_queueadmin_outbox", None)
+    outbox: Outbox | None = getattr(connection, "_queueadmin_outbox", None)
     if (
         outbox is None
         or outbox.broker is not broker
         or outbox.savepoints != savepoints
         or outbox.hooks is not connection.run_on_commit
     ):
-        outbox = _Outbox(broker, savepoints, connection.run_on_commit)
+        outbox = Outbox(broker, savepoints, connection.run_on_commit)
         connection._queueadmin_outbox = outbox  # type: ignore[attr-defined]
         transaction.on_commit(partial(outbox.flush))
     outbox.parcels.extend(parcels)

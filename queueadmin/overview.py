@@ -3,17 +3,15 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db.models import Count
-
 from . import statistics
 from .clock import now
-from .models import DeadLetter, Queue
+from .models import Queue
 from .states import JobState
 
 
 @dataclass(frozen=True, slots=True)
 class QueueOverview:
-    """How a queue stands; counts of jobs end at `statistics.COUNT_LIMIT`."""
+    """How a queue stands; counts end at `statistics.COUNT_LIMIT`."""
 
     queue: str
     scheduled: int
@@ -31,11 +29,11 @@ class QueueOverview:
 def queues() -> list[QueueOverview]:
     """Return every queue that is configured, declared, was ever controlled, or has dead letters."""
     at = now()
-    letters = DeadLetter.objects.pending().order_by().values_list("queue")
-    pending = dict(letters.annotate(number=Count("pk")))
     controls = {row.name: row for row in Queue.objects.all()}
-    names = sorted({*statistics.queue_names(), *pending})
-    counts, since = statistics.counts(names), statistics.oldest(names)
+    # A dead letter that waits belongs to a dead job, whose queue is among them.
+    names = statistics.queue_names()
+    counts = statistics.counts(names)
+    pending, since = statistics.pending(names), statistics.oldest(names)
     return [
         QueueOverview(
             queue=name,

@@ -260,6 +260,9 @@ class Recorder:
                 return
         self.is_healthy = True
         self.recorded += len(entries)
+        ended = [entry.ending.finished_at for entry in entries if entry.ending is not None]
+        lag = (clock.now() - min(ended)).total_seconds() if ended else 0.0
+        self.broker.meters.batch(len(entries), lag)
         done: dict[str, list[str]] = defaultdict(list)
         for entry in entries:
             done[entry.queue].append(entry.parcel_id)

@@ -13,9 +13,11 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from . import clock
+from django.db import transaction
+
+from . import clock, meters
 from .conf import settings
-from .models import Worker
+from .models import RetiredCounters, Worker
 
 if TYPE_CHECKING:
     from .brokers.base import LedgerBroker
@@ -83,8 +85,9 @@ class Registration:
             for run in list(recorder.running.values())
         ]
         row.tallies = self._broker.tallies.summary()
+        row.counters = self._broker.meters.counts()
         # What staff write is not among the fields that the process writes.
-        mine = ["seen_at", "queues", "memory_bytes", "recorded", "running", "tallies"]
+        mine = ["seen_at", "queues", "memory_bytes", "recorded", "running", "tallies", "counters"]
         Worker.objects.bulk_create(
             [row], update_conflicts=True, update_fields=mine, unique_fields=["id"]
         )
@@ -103,13 +106,29 @@ class Registration:
 
     def leave(self) -> None:
         """Remove the row: the process ends as it should."""
-        Worker.objects.filter(id=self._row.id).delete()
+        _retire(self._row.id, self._broker.meters.counts())
 
 
 def tidy(broker: "LedgerBroker") -> int:
     """Remove rows of processes that are long gone; return how many."""
-    deleted, _ = Worker.objects.filter(seen_at__lt=clock.now() - _FORGET_AFTER).delete()
-    return deleted
+    gone = Worker.objects.filter(seen_at__lt=clock.now() - _FORGET_AFTER).order_by("id")
+    return sum(_retire(worker, counts) for worker, counts in gone.values_list("id", "counters"))
+
+
+def _retire(worker: str, counts: meters.Counts) -> bool:
+    """Remove a process's row and keep what it counted; False when somebody else has.
+
+    In one transaction, and only by whoever deleted the row: nothing is counted twice or
+    lost. The row of all counts is locked first, so that two who do this wait in line.
+    """
+    with transaction.atomic():
+        RetiredCounters.objects.get_or_create(pk=RetiredCounters.THE_ONE)
+        total = RetiredCounters.objects.select_for_update().get(pk=RetiredCounters.THE_ONE)
+        deleted, _ = Worker.objects.filter(id=worker).delete()
+        if deleted:
+            total.counters = meters.add(total.counters, counts)
+            total.save(update_fields=["counters"])
+    return bool(deleted)
 
 
 def _memory() -> int:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from . import audit, ledger, statistics
+from . import audit, idempotency, ledger, statistics
 from .clock import now
 from .conf import settings
+from .exceptions import InvalidTransition
 from .models import Attempt, DeadLetter, Job
 from .policies import as_hours
 from .states import FINISHED, DeadLetterStatus, JobState
@@ -39,6 +40,7 @@ def apply_retention() -> dict[str, int]:
     KEEP_CLOSED_HOURS for cancelled ones and for jobs whose dead letter was closed.
     """
     ledger.prune()
+    idempotency.prune()
     removed = {state.value: _past_their_time(state) for state in _KEEP}
     return {**removed, "statistics": statistics.roll_up()}
 
@@ -132,6 +134,35 @@ def clean(
     return Cleaned(matched, removed, held, max(number - removed, 0))
 
 
+def remove(job_id: str, *, by: "User | None", reason: str = "") -> None:
+    """Delete one job that has ended, with its attempts and its closed dead letter.
+
+    Args:
+        job_id: the job.
+        by: who asks; None for a program.
+        reason: why, in that person's words.
+
+    Raises:
+        NotPermitted: `by` lacks the permission `clean_job`.
+        Job.DoesNotExist: there is no such job (any more).
+        InvalidTransition: it has not ended, or its dead letter is open.
+    """
+    audit.require(by, "clean_job")
+    with transaction.atomic():
+        if _delete_ended([job_id]):
+            audit.record("remove", "job", [job_id], by=by, reason=reason)
+            return
+        job = Job.objects.only("state").get(pk=job_id)
+        if not job.is_finished:
+            raise InvalidTransition(
+                f"It is {job.get_state_display()}; only a job that has ended can be removed. "
+                "Cancel it first."
+            )
+        raise InvalidTransition(
+            "Its dead letter is open. Requeue it, or mark it permanently failed, first."
+        )
+
+
 _CLOSED = (DeadLetterStatus.RECOVERED, DeadLetterStatus.PERMANENTLY_FAILED)
 
 
@@ -158,20 +189,21 @@ def _delete(jobs: "QuerySet[Job]", *, most: int | None = None) -> int:
         if not ids:
             break
         with transaction.atomic():
-            # In the order in which a requeue locks: dead letters by key, then jobs by key.
-            letters = list(
-                DeadLetter.objects.select_for_update().filter(job_id__in=ids).order_by("pk")
-            )
-            open_ones = {letter.job_id for letter in letters if letter.status not in _CLOSED}
-            locked = Job.objects.select_for_update().filter(pk__in=set(ids) - open_ones)
-            gone = list(
-                locked.filter(state__in=FINISHED).order_by("pk").values_list("pk", flat=True)
-            )
-            Attempt.objects.filter(job_id__in=gone).delete()
-            DeadLetter.objects.filter(job_id__in=gone, status__in=_CLOSED).delete()
-            _, counts = Job.objects.filter(pk__in=gone).delete()
-        removed = counts.get(Job._meta.label, 0)
+            removed = _delete_ended(ids)
         total += removed
         if len(ids) < size or not removed:
             break
     return total
+
+
+def _delete_ended(ids: list[str]) -> int:
+    """Delete, in a transaction, those of the jobs that have ended; return how many."""
+    # In the order in which a requeue locks: dead letters by key, then jobs by key.
+    letters = list(DeadLetter.objects.select_for_update().filter(job_id__in=ids).order_by("pk"))
+    open_ones = {letter.job_id for letter in letters if letter.status not in _CLOSED}
+    locked = Job.objects.select_for_update().filter(pk__in=set(ids) - open_ones)
+    gone = list(locked.filter(state__in=FINISHED).order_by("pk").values_list("pk", flat=True))
+    Attempt.objects.filter(job_id__in=gone).delete()
+    DeadLetter.objects.filter(job_id__in=gone, status__in=_CLOSED).delete()
+    _, counts = Job.objects.filter(pk__in=gone).delete()
+    return counts.get(Job._meta.label, 0)

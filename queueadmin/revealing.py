@@ -1,10 +1,14 @@
-"""Shows a person what is masked, and keeps that they saw it."""
+"""What a person sees of a payload: masked, or whole, and then it is kept that they saw it."""
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
-from . import audit
+from . import audit, masking, payloads
 from .exceptions import NotPermitted
 from .models import Job
 from .resolver import get_resolver
@@ -13,6 +17,54 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 PERMISSION = "reveal_payload"
+#: Options that Dramatiq and queueadmin keep for themselves.
+_INTERNAL = ("traceback", "requeue_timestamp", "sensitive")
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """What may be seen of a payload, ready for JSON."""
+
+    args: Any
+    kwargs: Any
+    options: Any
+    result: Any
+
+
+def visible(job: Job, *, is_revealed: bool = False) -> Visible | None:
+    """Return what may be seen of a job's payload; None where it cannot be read.
+
+    Args:
+        job: with its message.
+        is_revealed: show it whole; see `reveal`, which comes first.
+
+    Raises:
+        Undecryptable: the key is missing, or the token was tampered with.
+    """
+    fields = payloads.decoded(bytes(job.message))
+    if fields is None:
+        return None
+    if is_revealed:
+        found = {name: fields.get(name) for name in ("args", "kwargs", "options")}
+    else:
+        found = payloads.masked(fields, show=partial(get_resolver().mask, job))
+    options = found["options"]
+    if isinstance(options, Mapping):
+        options = {key: value for key, value in options.items() if key not in _INTERNAL}
+    result = _result(job, fields, is_revealed=is_revealed)
+    return Visible(found["args"], found["kwargs"], options, result)
+
+
+def _result(job: Job, fields: payloads.Fields, *, is_revealed: bool) -> Any:
+    """Return the result; of a sensitive job it is as sensitive as what went in."""
+    if job.result is None:
+        return None
+    result = json.loads(payloads.open_result(job.result))
+    if is_revealed:
+        return result
+    if payloads.sensitive_parts(fields, payloads.known_actors()):
+        return masking.MASK
+    return masking.mask(result)
 
 
 def reveal(job_id: str, *, by: "User", reason: str = "") -> Job:

@@ -11,9 +11,10 @@ from dramatiq import get_broker
 
 from .clock import now
 from .conf import settings
+from .ledger import counting, sql
 from .models import HourStatistic, MinuteStatistic, Queue
 from .models.statistic import BOUNDS_MS, COUNTERS, RUN_BUCKETS, SUMS, WAIT_BUCKETS
-from .states import JobState
+from .states import UNFINISHED, DeadLetterStatus, JobState
 
 #: Jobs of one state and queue that are counted; beyond it "more than" is said. Dead ones pile
 #: up in every queue at once, and have pages of their own.
@@ -22,6 +23,8 @@ DEAD_LIMIT = 1_000
 #: Waiting jobs, first come first, among which the longest due is looked for.
 _OLDEST_OF = 200
 _MOST_QUEUES = 1_000
+#: A minute this long past is over: its outcomes are recorded, but for those of an outage.
+_OVER_AFTER = timedelta(minutes=1)
 #: Minutes are kept this long, then they are added up to hours.
 KEEP_MINUTES = timedelta(hours=48)
 KEEP_HOURS = timedelta(days=60)
@@ -32,6 +35,7 @@ SHOWN_STATES = (
     JobState.RETRYING,
     JobState.DEAD,
 )
+_PLACES = (("place", "integer"), ("queue", "text"))
 _NUMBERS = (*COUNTERS, *SUMS, *RUN_BUCKETS, *WAIT_BUCKETS)
 
 
@@ -116,20 +120,18 @@ def queue_names() -> list[str]:
 
 def _queues_of_jobs() -> set[str]:
     """Return the queues of jobs in SHOWN_STATES, with one look at the index for each."""
-    part = (
-        "SELECT * FROM (WITH RECURSIVE found (queue) AS ("
-        "SELECT MIN(queue) FROM queueadmin_job WHERE state = %s UNION ALL "
-        "SELECT (SELECT MIN(queue) FROM queueadmin_job WHERE state = %s AND queue > found.queue) "
+    statement = (
+        "WITH RECURSIVE found (state, queue) AS ("  # noqa: S608  # constants only
+        "SELECT state, (SELECT MIN(queue) FROM queueadmin_job AS job "
+        "WHERE job.state = wanted.state) "
+        f"FROM {sql.rows((('state', 'text'),), 'wanted')} UNION ALL "
+        "SELECT found.state, (SELECT MIN(queue) FROM queueadmin_job AS job "
+        "WHERE job.state = found.state AND job.queue > found.queue) "
         "FROM found WHERE found.queue IS NOT NULL) "
-        "SELECT queue FROM found WHERE queue IS NOT NULL LIMIT %s) AS some_{}"
+        f"SELECT queue FROM found WHERE queue IS NOT NULL LIMIT {_MOST_QUEUES * len(SHOWN_STATES)}"
     )
-    parameters: list[Any] = []
-    for state in SHOWN_STATES:
-        parameters += [state.value, state.value, _MOST_QUEUES]
     with connection.cursor() as cursor:
-        cursor.execute(
-            " UNION ".join(part.format(number) for number in range(len(SHOWN_STATES))), parameters
-        )
+        cursor.execute(statement, [sql.encode([state.value] for state in SHOWN_STATES)])
         return {row[0] for row in cursor.fetchall()}
 
 
@@ -138,29 +140,68 @@ def limit_of(state: JobState) -> int:
     return min(DEAD_LIMIT, COUNT_LIMIT) if state == JobState.DEAD else COUNT_LIMIT
 
 
-def counts(queues: Sequence[str]) -> dict[str, dict[JobState, int]]:
+def counts(queues: Sequence[str], *, most: int = COUNT_LIMIT) -> dict[str, dict[JobState, int]]:
     """Return how many jobs of each queue are in each state of SHOWN_STATES.
 
-    One query over the index of states and queues that stops counting beyond `limit_of`.
+    One query over the index of states and queues that stops counting beyond `limit_of`, or
+    beyond `most` where that is less.
     """
     found: dict[str, dict[JobState, int]] = {name: {} for name in queues}
-    pairs = [(index, name, state) for index, name in enumerate(queues) for state in SHOWN_STATES]
-    if not pairs:
-        return found
-    part = (
-        "SELECT {} AS place, %s AS state, COUNT(*) FROM (SELECT 1 FROM queueadmin_job "
-        "WHERE state = %s AND queue = %s LIMIT %s) AS some_{}"
-    )
-    statement = " UNION ALL ".join(
-        part.format(pair[0], number) for number, pair in enumerate(pairs)
-    )
-    parameters: list[Any] = []
-    for _index, name, state in pairs:
-        parameters += [state.value, state.value, name, limit_of(state) + 1]
+    groups = [
+        (
+            [(name, state.value) for name in queues for state in states],
+            min(limit_of(states[0]), most),
+        )
+        for states in ([JobState.DEAD], [state for state in SHOWN_STATES if state != JobState.DEAD])
+    ]
+    for (name, state), count in _counted("queueadmin_job", "state", groups).items():
+        found[name][JobState(state)] = count
+    return found
+
+
+def _counted(
+    table: str, column: str, groups: Iterable[tuple[Sequence[tuple[str, str]], int]]
+) -> dict[tuple[str, str], int]:
+    """Count the rows of each queue with each value of a column, each group up to one too many.
+
+    One question for each row of a list of values is planned once; a part of the statement for
+    each would be planned as often, which took longer than the counting.
+    """
+    parts, parameters = [], list[Any]()
+    for pairs, most in groups:
+        if pairs:
+            parts.append(
+                f"SELECT column1, column2, (SELECT COUNT(*) FROM (SELECT 1 FROM {table} "  # noqa: S608  # names of ours
+                f"WHERE queue = column1 AND {column} = column2 LIMIT %s) AS limited) "
+                f"FROM (VALUES {', '.join(['(%s, %s)'] * len(pairs))}) AS asked"
+            )
+            parameters += [most + 1, *(value for pair in pairs for value in pair)]
+    if not parts:
+        return {}
     with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        for place, state, count in cursor.fetchall():
-            found[queues[place]][JobState(state)] = count
+        cursor.execute(" UNION ALL ".join(parts), parameters)
+        return {(queue, value): count for queue, value, count in cursor.fetchall()}
+
+
+def letters() -> dict[str, dict[DeadLetterStatus, int]]:
+    """Return how many dead letters of each queue are in each status, up to DEAD_LIMIT.
+
+    The queues are those of the index, one look for each; counting stops beyond the limit.
+    """
+    found: dict[str, dict[DeadLetterStatus, int]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH RECURSIVE found (queue) AS (SELECT MIN(queue) FROM queueadmin_deadletter "
+            "UNION ALL SELECT (SELECT MIN(queue) FROM queueadmin_deadletter "
+            "WHERE queue > found.queue) FROM found WHERE found.queue IS NOT NULL) "
+            "SELECT queue FROM found WHERE queue IS NOT NULL LIMIT %s",
+            [_MOST_QUEUES],
+        )
+        queues = [row[0] for row in cursor.fetchall()]
+    pairs = [(queue, status.value) for queue in queues for status in DeadLetterStatus]
+    groups = [(pairs, DEAD_LIMIT)]
+    for (queue, status), count in _counted("queueadmin_deadletter", "status", groups).items():
+        found.setdefault(queue, {})[DeadLetterStatus(status)] = count
     return found
 
 
@@ -172,17 +213,30 @@ def oldest(queues: Sequence[str]) -> dict[str, datetime]:
     """
     if not queues:
         return {}
-    part = (
-        "SELECT {0} AS place, MIN(due_at) FROM (SELECT due_at FROM queueadmin_job "
-        "WHERE state = 'waiting' AND queue = %s ORDER BY enqueued_at LIMIT %s) AS some_{0}"
-    )
     with connection.cursor() as cursor:
         cursor.execute(
-            " UNION ALL ".join(part.format(index) for index in range(len(queues))),
-            [value for name in queues for value in (name, _OLDEST_OF)],
+            "SELECT place, (SELECT MIN(due_at) FROM (SELECT due_at FROM queueadmin_job AS job "  # noqa: S608
+            "WHERE job.state = 'waiting' AND job.queue = wanted.queue "
+            f"ORDER BY enqueued_at LIMIT {_OLDEST_OF}) AS some_of) "
+            f"FROM {sql.rows(_PLACES, 'wanted')}",
+            [sql.encode(enumerate(queues))],
         )
         rows = cursor.fetchall()
     return {queues[place]: _moment(due) for place, due in rows if due is not None}
+
+
+def pending(queues: Sequence[str], *, limit: int = COUNT_LIMIT) -> dict[str, int]:
+    """Return how many dead letters of each queue wait for a decision, up to one over `limit`."""
+    status = DeadLetterStatus.PENDING.value
+    groups = [([(name, status) for name in queues], limit)]
+    found = _counted("queueadmin_deadletter", "status", groups)
+    return {name: found[name, status] for name in queues}
+
+
+def unfinished(queues: Sequence[str], *, limit: int) -> dict[tuple[str, str], int]:
+    """Return how many jobs of each queue and unfinished state there are, up to one over `limit`."""
+    pairs = [(name, state.value) for name in queues for state in UNFINISHED]
+    return _counted("queueadmin_job", "state", [(pairs, limit)])
 
 
 def flows(since: datetime, *, by: str = "queue") -> dict[str, Flow]:
@@ -217,17 +271,39 @@ def lines(since: datetime, *, step: timedelta, steps: int) -> dict[str, list[Poi
 
 
 def overview(queues: Iterable[str], *, minutes: int = 60, steps: int = 30) -> list[QueueNumbers]:
-    """Return the numbers of each queue over the last minutes, in five queries."""
+    """Return the numbers of each queue over the last minutes, in five queries.
+
+    Args:
+        queues: their names.
+        minutes: how far back.
+        steps: of each line; 0 for none, which saves a query.
+    """
     names = list(queues)
-    since = (now() - timedelta(minutes=minutes - 1)).replace(second=0, microsecond=0)
+    since = _minutes_ago(minutes)
     in_state, due = counts(names), oldest(names)
-    flow, line = flows(since), lines(since, step=timedelta(minutes=minutes) / steps, steps=steps)
+    flow = flows(since)
+    line = lines(since, step=timedelta(minutes=minutes) / steps, steps=steps) if steps else {}
     return [
         QueueNumbers(
             name, in_state[name], due.get(name), flow.get(name, Flow()), line.get(name, [])
         )
         for name in names
     ]
+
+
+def last_hour() -> dict[str, Flow]:
+    """Return what each queue did in the last hour."""
+    return flows(_minutes_ago(60))
+
+
+def _minutes_ago(minutes: int) -> datetime:
+    """Return the beginning of the first of the last minutes, the present one included."""
+    return (now() - timedelta(minutes=minutes - 1)).replace(second=0, microsecond=0)
+
+
+def fold(broker: object) -> int:
+    """Add minutes that are over to the sums since the beginning; a duty of the dispatcher."""
+    return counting.fold((now() - _OVER_AFTER).replace(second=0, microsecond=0))
 
 
 def roll_up() -> int:
@@ -239,6 +315,8 @@ def roll_up() -> int:
     """
     total = 0
     before = (now() - KEEP_MINUTES).replace(minute=0, second=0, microsecond=0)
+    # What is deleted below must be in the sums since the beginning.
+    counting.fold(before)
     while first := MinuteStatistic.objects.filter(minute__lt=before).aggregate(at=Min("minute"))[
         "at"
     ]:

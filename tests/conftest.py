@@ -11,7 +11,8 @@ import redis
 from django.conf import settings
 
 from config import embedded
-from tests import services
+from tests import providers, services
+from tests.providers import MakeBroker, QueueServer
 from tests.settings import RUN_DIR
 
 
@@ -74,6 +75,39 @@ def redis_server_url() -> str:
 def rabbitmq_url() -> str:
     """Address of a real RabbitMQ; mark the test `rabbitmq`."""
     return services.URLS["rabbitmq"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests marked `every_provider` once on each."""
+    if (
+        metafunc.definition.get_closest_marker("every_provider")
+        and "provider" in metafunc.fixturenames
+    ):
+        metafunc.parametrize("provider", providers.ALL, indirect=True)
+
+
+@pytest.fixture
+def provider(request: pytest.FixtureRequest) -> str:
+    """The queue provider; Redis unless the test is marked `every_provider`."""
+    return getattr(request, "param", "redis")
+
+
+@pytest.fixture
+def queue_server(provider: str, request: pytest.FixtureRequest) -> Iterator[QueueServer]:
+    """The message server below the test's brokers, for what strangers do to it."""
+    server: QueueServer
+    if provider == "rabbitmq":
+        server = providers.RabbitMQServer(request.getfixturevalue("rabbitmq_url"))
+    else:
+        server = providers.RedisServer(request.getfixturevalue("redis_url"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def make_broker(queue_server: QueueServer) -> MakeBroker:
+    """Make brokers that share the server's queues, as several processes would."""
+    return queue_server.make_broker
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

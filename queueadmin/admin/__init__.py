@@ -3,6 +3,7 @@
 from django.contrib import admin
 
 from ..models import (
+    Attempt,
     AuditEntry,
     DeadLetter,
     FailureGroup,
@@ -14,6 +15,7 @@ from ..models import (
     ScheduleControl,
     Worker,
 )
+from .attempt_admin import AttemptAdmin
 from .dead_letter_admin import DeadLetterAdmin
 from .failure_group_admin import FailureGroupAdmin
 from .fleet_admin import OverviewAdmin, QueueAdmin, ScheduleAdmin, WorkerAdmin
@@ -22,6 +24,7 @@ from .operation_admin import RequeueOperationAdmin
 from .trail_admin import AuditEntryAdmin, RecoveryRunAdmin
 
 __all__ = [
+    "AttemptAdmin",
     "AuditEntryAdmin",
     "DeadLetterAdmin",
     "FailureGroupAdmin",
@@ -43,6 +46,7 @@ def register(site: admin.AdminSite) -> None:
     site.register(Worker, WorkerAdmin)
     site.register(ScheduleControl, ScheduleAdmin)
     site.register(Job, JobAdmin)
+    site.register(Attempt, AttemptAdmin)
     site.register(DeadLetter, DeadLetterAdmin)
     site.register(FailureGroup, FailureGroupAdmin)
     site.register(RequeueOperation, RequeueOperationAdmin)

@@ -23,7 +23,7 @@ from ..deadletters import BulkResult, Skip
 from ..exceptions import NotPermitted
 from ..models import DeadLetter, RequeueOperation
 from .lists import ConsoleAdmin
-from .verbs import VERBS, NoteForm, Verb
+from .verbs import VERBS, NoteForm, Verb, confirmation_of
 
 SAMPLE = 10
 _csrf_protected = method_decorator(csrf_protect)
@@ -118,13 +118,13 @@ class ActingAdmin(ConsoleAdmin):
         ids = read_ids(given.get("ids", ""))
         back = given.get("back", "")
         if request.method == "POST" and ("confirmed" in given or not verb.asks):
-            form = verb.form(request.POST)
+            form = self._form(verb, ids, request.POST)
             if form.is_valid():
                 result = self._run(request, verb, ids, form.cleaned_data)
                 self._tell(request, verb, result)
                 return HttpResponseRedirect(self._way_back(ids, back))
         else:
-            form = verb.form()
+            form = self._form(verb, ids)
         return self._ask(request, verb, ids, back, form, total=len(ids))
 
     @_csrf_protected
@@ -153,7 +153,17 @@ class ActingAdmin(ConsoleAdmin):
         if not verb.asks:
             self._tell(request, verb, self._run(request, verb, ids, {}))
             return HttpResponseRedirect(self._way_back([], back))
-        return self._ask(request, verb, ids, back, verb.form(), total=queryset.count())
+        form = self._form(verb, ids)
+        return self._ask(request, verb, ids, back, form, total=queryset.count())
+
+    def _form(self, verb: Verb, ids: list[int], data: Any = None) -> Any:
+        """Return the verb's form, with a confirmation for a requeue that is not safe."""
+        form = verb.form(data)
+        if verb.name == "requeue" and len(ids) == 1:
+            actors = DeadLetter.objects.filter(pk__in=ids).values_list("actor", flat=True)
+            for actor in actors:
+                form.fields.update(confirmation_of(actor))
+        return form
 
     def _run(
         self, request: HttpRequest, verb: Verb, ids: list[int], values: dict[str, Any]

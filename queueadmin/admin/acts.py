@@ -41,6 +41,7 @@ class Act:
         done: what is said afterwards.
         promise: one sentence, before it is done, that says what will happen.
         form: what is asked for.
+        initial: what the form holds at first, for instance what the person sees of the record.
         refusal: why it cannot be done to this record now; empty if it can.
         is_final: it cannot be undone with one press.
         asks: False for what is harmless and undone with one press.
@@ -53,6 +54,7 @@ class Act:
     done: "_StrPromise"
     promise: "Callable[[Any], str]" = lambda record: ""
     form: type[forms.Form] = NothingForm
+    initial: "Callable[[Any], dict[str, Any]]" = lambda record: {}
     refusal: "Callable[[Any], _StrPromise | str]" = lambda record: ""
     is_final: bool = False
     asks: bool = True
@@ -115,7 +117,7 @@ class RecordAdmin(ConsoleAdmin):
             if form.is_valid() and self._do(request, act, record, form):
                 return HttpResponseRedirect(self.after(request, record))
         else:
-            form = act.form()
+            form = act.form(initial=act.initial(record))
         return self._ask(request, act, record, form)
 
     def after(self, request: HttpRequest, record: Any) -> str:

@@ -25,7 +25,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from .. import audit, display
+from .. import audit, display, runbooks
 from ..clock import now
 from ..failuregroups import WINDOWS
 from ..models import DeadLetter, FailureGroup
@@ -145,7 +145,7 @@ class GroupFilter(GivenFilter):
         """Return those with its fingerprint."""
         if not (value.isascii() and value.isdecimal() and len(value) <= 18):
             return rows.none()
-        group = FailureGroup.objects.filter(pk=int(value)).values("fingerprint")
+        group = FailureGroup.objects.filter(pk=int(value)).values("fingerprint")[:1]
         return rows.filter(fingerprint=Subquery(group))
 
 
@@ -428,6 +428,8 @@ class DeadLetterAdmin(EditingAdmin):
             "dead_letter": dead_letter,
             "sentence": sentences.about_dead_letter(dead_letter, job),
             "may_see_job": self.may(request, "view_job"),
+            "runbook": runbooks.runbook_of(dead_letter.actor),
+            "is_safe": runbooks.is_safe(dead_letter.actor),
             "edit_refusal": VERBS["requeue"].refusal(dead_letter, self.may_edit(request)),
             "may_annotate": self.may(request, "annotate_deadletter"),
             "verbs": {

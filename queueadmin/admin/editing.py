@@ -20,6 +20,7 @@ from ..editing import Change, Draft, NotEditable
 from ..exceptions import InvalidMessage, NotPermitted
 from ..models import DeadLetter
 from .acting import ActingAdmin
+from .verbs import confirmation_of
 
 _LONGEST = 1_000_000
 
@@ -34,7 +35,7 @@ class EditForm(forms.Form):
         help_text=_("Optional; it is kept in the audit trail."),
     )
 
-    def __init__(self, draft: Draft, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, draft: Draft, actor: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.draft = draft
         fields: dict[str, forms.Field] = {}
@@ -55,7 +56,8 @@ class EditForm(forms.Form):
                     }
                 ),
             )
-        self.fields = {**fields, "reason": self.fields["reason"]}
+        reason = {"reason": self.fields["reason"]}
+        self.fields = {**fields, **reason, **confirmation_of(actor)}
 
     def texts(self) -> dict[str, str]:
         """Return the new texts by the arguments' names."""
@@ -82,7 +84,9 @@ def _help(argument: editing.Argument) -> str:
     kind = _("text, as it is") if argument.is_plain else _("JSON")
     expected = argument.expected or _("anything")
     words = f"{expected} · {kind}"
-    if not argument.is_given:
+    if not argument.is_given and argument.default:
+        words += " · " + _("not given; empty means the default, %s") % argument.default
+    elif not argument.is_given:
         words += f" · {_('not given; leave it empty for the default')}"
     return words
 
@@ -117,7 +121,7 @@ class EditingAdmin(ActingAdmin):
             if not letter.can_requeue:
                 raise NotEditable(str(_("It is not pending any more; somebody was faster.")))
             draft = editing.draft(letter.job)
-            form = EditForm(draft, request.POST if request.method == "POST" else None)
+            form = EditForm(draft, letter.actor, request.POST if request.method == "POST" else None)
             if request.method == "POST" and form.is_valid():
                 if request.POST.get("version") != draft.version:
                     raise NotEditable(str(_("Somebody else has edited it meanwhile; look again.")))
@@ -157,6 +161,7 @@ class EditingAdmin(ActingAdmin):
                 version=form.draft.version,
                 by=user,
                 reason=form.cleaned_data["reason"],
+                confirmed=form.cleaned_data.get("confirmed_actor", ""),
             )
         except NotPermitted as error:
             raise PermissionDenied from error

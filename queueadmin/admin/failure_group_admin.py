@@ -18,7 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from .. import display, failuregroups
+from .. import display, failuregroups, runbooks
 from ..models import DeadLetter, FailureGroup
 from ..states import DeadLetterStatus, GroupStatus
 from .acts import NO_PERMISSION, Act, RecordAdmin
@@ -83,6 +83,8 @@ class ResolveForm(forms.Form):
         help_text=_("Required and kept: it is shown to whoever meets this trouble again."),
         widget=forms.Textarea(attrs={"rows": 3}),
     )
+    # What failed after the page was shown is not what the person calls resolved.
+    seen_deaths = forms.IntegerField(required=False, min_value=0, widget=forms.HiddenInput)
 
 
 class SnoozeForm(forms.Form):
@@ -132,7 +134,7 @@ def _resolved(group: FailureGroup) -> "_StrPromise | str":
 
 
 def _resolve(group: FailureGroup, values: dict[str, Any], user: "User") -> bool:
-    return failuregroups.resolve(group.pk, by=user, what_was_done=values["what_was_done"])
+    return failuregroups.resolve(group.pk, by=user, **values)
 
 
 def _will_resolve(group: FailureGroup) -> str:
@@ -152,6 +154,7 @@ ACTS = (
         permission="resolve_failuregroup",
         button=_("Resolve"),
         form=ResolveForm,
+        initial=lambda group: {"seen_deaths": group.deaths},
         run=_resolve,
         promise=_will_resolve,
         done=_("Resolved. Its next failure brings it back as regressed."),
@@ -348,6 +351,8 @@ class FailureGroupAdmin(RecordAdmin):
         context = {
             **self.page_context(request, display.plain(group.label)),
             "group": group,
+            "runbook": runbooks.runbook_of(group.actor),
+            "is_safe": runbooks.is_safe(group.actor),
             "sentence": about_group(group, outbreak),
             "facts": [
                 (text, letters_url(site, group=group.pk, status="all", **query))

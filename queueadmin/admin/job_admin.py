@@ -58,6 +58,11 @@ class QueueFilter(SeenFilter):
     title = _("queue")
     parameter_name = "queue"
 
+    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
+        """Return the jobs of the queue; see `JobQuerySet.in_any_state`."""
+        rows = super().queryset(request, queryset)
+        return rows.filter(state__in=JobState.values) if self.value() else rows
+
 
 class ActorFilter(SeenFilter):
     """Jobs of one actor."""

@@ -2,12 +2,10 @@
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from .. import masking, payloads
+from .. import revealing
 from ..exceptions import Undecryptable
 from ..models import DeadLetter, Job
 from ..resolver import Link, get_resolver
@@ -15,8 +13,6 @@ from ..resolver import Link, get_resolver
 logger = logging.getLogger(__name__)
 
 LIMIT = 20_000
-#: Options that Dramatiq and queueadmin keep for themselves; the page shows them elsewhere.
-_INTERNAL = ("traceback", "requeue_timestamp", "sensitive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +44,9 @@ def shown(
             was permitted to see it, and it is in the audit trail.
     """
     try:
-        fields = payloads.decoded(bytes(job.message))
-        if fields is not None:
-            return _readable(job, fields, is_revealed=is_revealed)
+        found = revealing.visible(job, is_revealed=is_revealed)
+        if found is not None:
+            return _readable(job, found, is_revealed=is_revealed)
     except Undecryptable as error:
         return ShownPayload(problem=str(error), is_readable=False)
     except Exception:
@@ -62,15 +58,10 @@ def shown(
     return ShownPayload(is_readable=False, is_cut=len(raw) > LIMIT, size=len(raw), raw=text)
 
 
-def _readable(job: Job, fields: payloads.Fields, *, is_revealed: bool) -> ShownPayload:
-    if is_revealed:
-        found = {name: fields.get(name) for name in ("args", "kwargs", "options")}
-    else:
-        found = payloads.masked(fields, show=partial(get_resolver().mask, job))
-    options = found.pop("options")
-    if isinstance(options, Mapping):
-        options = {key: value for key, value in options.items() if key not in _INTERNAL}
-    texts = [_text(found), _text(options), _result(job, fields, is_revealed=is_revealed)]
+def _readable(job: Job, found: revealing.Visible, *, is_revealed: bool) -> ShownPayload:
+    result = "" if job.result is None else _text(found.result) or json.dumps(found.result)
+    given = {"args": found.args, "kwargs": found.kwargs}
+    texts = [_text(given), _text(found.options), result]
     arguments, option_text, result = (text[:LIMIT] for text in texts)
     return ShownPayload(
         arguments=arguments,
@@ -79,17 +70,6 @@ def _readable(job: Job, fields: payloads.Fields, *, is_revealed: bool) -> ShownP
         is_cut=max(map(len, texts)) > LIMIT,
         is_revealed=is_revealed,
     )
-
-
-def _result(job: Job, fields: payloads.Fields, *, is_revealed: bool) -> str:
-    """Return the result as text; of a sensitive job it is as sensitive as what went in."""
-    if job.result is None:
-        return ""
-    result = json.loads(payloads.open_result(job.result))
-    if not is_revealed:
-        is_sensitive = bool(payloads.sensitive_parts(fields, payloads.known_actors()))
-        result = masking.MASK if is_sensitive else masking.mask(result)
-    return _text(result) or json.dumps(result)
 
 
 def described(job: Job) -> tuple[str, list[Link]]:

@@ -42,6 +42,11 @@ class VerbFilter(admin.SimpleListFilter):
         """Return the verbs of the console."""
         return [
             ("requeue", _("requeue")),
+            ("edit", _("edit and requeue")),
+            ("enqueue", _("enqueue by hand")),
+            ("cancel", _("cancel")),
+            ("reschedule", _("reschedule")),
+            ("retry", _("run a job now")),
             ("close", _("mark permanently failed")),
             ("assign", _("assign")),
             ("set_urgency", _("set priority")),
@@ -49,6 +54,9 @@ class VerbFilter(admin.SimpleListFilter):
             ("reveal", _("reveal a payload")),
             ("erase", _("erase personal data")),
             ("clean", _("clean")),
+            ("remove", _("remove a job")),
+            ("recover", _("run recovery")),
+            ("quiet", _("quiet a worker")),
             ("resolve", _("resolve")),
             ("reopen", _("reopen")),
             ("snooze", _("snooze")),

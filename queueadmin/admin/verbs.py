@@ -9,7 +9,7 @@ from django.contrib.auth import get_user_model
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from .. import deadletters
+from .. import deadletters, runbooks
 from ..deadletters import BulkResult
 from ..models import DeadLetter
 from ..models.dead_letter import Urgency
@@ -38,6 +38,34 @@ class RequeueForm(forms.Form):
         help_text=_("Optional, kept in the audit trail: what changed since it failed?"),
         widget=forms.Textarea(attrs={"rows": 3}),
     )
+
+
+class ConfirmationField(forms.CharField):
+    """The name of the actor, typed by somebody who knows what a repeat does."""
+
+    def __init__(self, actor: str) -> None:
+        super().__init__(
+            label=_("Type the name of the actor to confirm"),
+            help_text=_("%(actor)s says that it is not safe to repeat: read what to do first.")
+            % {"actor": actor},
+            error_messages={"required": _("Its name is needed: %(actor)s.") % {"actor": actor}},
+            widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+        )
+        self._actor = actor
+
+    def clean(self, value: Any) -> str:
+        """Refuse another name."""
+        found: str = super().clean(value)
+        if found != self._actor:
+            raise forms.ValidationError(
+                _("This is not its name: %(actor)s.") % {"actor": self._actor}
+            )
+        return found
+
+
+def confirmation_of(actor: str) -> "dict[str, forms.Field]":
+    """Return the field that a requeue of this actor's job needs; none where it is safe."""
+    return {} if runbooks.is_safe(actor) else {"confirmed_actor": ConfirmationField(actor)}
 
 
 class CloseForm(forms.Form):
@@ -122,7 +150,8 @@ _REFUSALS = {
 
 
 def _requeue(ids: list[int], values: dict[str, Any], user: "User") -> BulkResult:
-    return deadletters.requeue(ids, by=user, reason=values["reason"])
+    confirmed = values.get("confirmed_actor", "")
+    return deadletters.requeue(ids, by=user, reason=values["reason"], confirmed=confirmed)
 
 
 def _close(ids: list[int], values: dict[str, Any], user: "User") -> BulkResult:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import dramatiq
 from django.db import connection, connections, transaction
@@ -22,6 +22,7 @@ from ..consumer import Hand, LedgerConsumer
 from ..controls import Control, Controls
 from ..exceptions import InvalidMessage
 from ..messages import max_attempts, unique_key, validate
+from ..meters import Meters
 from ..middleware import build
 from ..policies import MAX_DELAY_MS
 from ..scoreboard import Scoreboard
@@ -95,6 +96,10 @@ class Transport(Protocol):
     #: they hold, before anything counts as missing. Two heartbeats and a moment.
     settling_ms: int
 
+    #: Whether `missing` looks each message up. Else it compares how many there should be with
+    #: how many there are, which jobs whose messages are in another server distort.
+    is_exact: bool
+
     def missing(self, parcels: "Sequence[Parcel]", *, bar: bool = False) -> "list[Parcel]":
         """Return those the server does not hold.
 
@@ -164,6 +169,8 @@ class LedgerBroker(dramatiq.Broker):
     """
 
     transport: Transport
+    #: Asked for the actor of a message that this process does not know; they may import it.
+    finders: ClassVar[list[Callable[[Message[Any]], object]]] = []
 
     def __init__(self, *, middleware: list[Middleware] | None = None) -> None:
         #: Set in worker processes, while a worker runs.
@@ -172,6 +179,8 @@ class LedgerBroker(dramatiq.Broker):
         self.controls = Controls()
         #: How attempts of queues with a circuit breaker went lately in this process.
         self.tallies = Tallies(lambda queue: self.controls.of(queue).stage)
+        #: What this process measures of itself.
+        self.meters = Meters()
         #: True while staff want this process to start nothing.
         self.is_quiet = False
         #: Ends this process as SIGTERM does; set where there is a process to end.
@@ -257,7 +266,7 @@ class LedgerBroker(dramatiq.Broker):
             # Dramatiq swallows, while a job that fails with wrong arguments is seen.
             check_message(message, self.actors)
         self.emit_before("enqueue", message, delay)
-        job = self._new_job(message)
+        job = self.new_job(message)
         if run is not None and run.finishing:
             # Pipelines, callbacks and group members: committed with this job's outcome.
             run.follow_ups.append(job)
@@ -281,18 +290,23 @@ class LedgerBroker(dramatiq.Broker):
             try:
                 validate(message)
                 check_message(message, self.actors)
-                jobs.append(self._new_job(message))
+                # Before it is encoded: hooks may add to its options.
+                self.emit_before("enqueue", message, None)
+                jobs.append(self.new_job(message))
             except InvalidMessage as error:
                 raise InvalidMessage(f"Message {position}: {error}", field=error.field) from error
-        for message in messages:
-            self.emit_before("enqueue", message, None)
         held = self._add(jobs)
         messages = [_held(message, held) for message in messages]
         for message in messages:
             self.emit_after("enqueue", message, None)
         return messages
 
-    def _new_job(self, message: Message[Any]) -> "NewJob":
+    def new_job(self, message: Message[Any]) -> "NewJob":
+        """Return the row that the message becomes.
+
+        Raises:
+            InvalidMessage: it cannot be stored.
+        """
         from ..ledger import NewJob
 
         run = execution.current()
@@ -358,9 +372,9 @@ class LedgerBroker(dramatiq.Broker):
     def _insert(self, jobs: "list[NewJob]") -> dict[str, str]:
         from .. import ledger, outbox
 
-        # One transaction, so that of many either all are added or none, and no key without
-        # its job.
-        is_many = len(jobs) > 1 or any(job.unique_key for job in jobs)
+        # Either all are added or none, and no key without its job. One statement is that by
+        # itself, and the savepoint it would be put in costs as much again.
+        is_many = len(jobs) > ledger.INSERT_BATCH or any(job.unique_key for job in jobs)
         with transaction.atomic() if is_many else nullcontext():
             added = ledger.add(jobs)
         parcels = [
@@ -408,6 +422,18 @@ class LedgerBroker(dramatiq.Broker):
     def hand(self, queue_name: str) -> Hand:
         """Return what this process holds of the queue."""
         return self.hands.setdefault(queue_name, Hand())
+
+    def knows(self, message: Message[Any]) -> bool:
+        """Return whether there is an actor for the message, looking for it where others may."""
+        if message.actor_name in self.actors:
+            return True
+        for find in self.finders:
+            try:
+                find(message)
+            except Exception:
+                # Boundary: whatever a module does as it is imported, the message is kept.
+                self.logger.exception("Could not look for the actor %r.", message.actor_name)
+        return message.actor_name in self.actors
 
     # --- Run times ------------------------------------------------------------------
     def mean_ms(self, queue_name: str) -> float:

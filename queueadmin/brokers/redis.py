@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import redis
@@ -27,6 +28,7 @@ from dramatiq.middleware import Middleware
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from ..exceptions import ConfigurationError
 from .base import BrokerUnavailable, LedgerBroker, ServerSettling
 
 if TYPE_CHECKING:
@@ -245,6 +247,8 @@ def _translated(
 class RedisTransport:
     """Speaks to the server; see `Transport` for what each method does."""
 
+    is_exact = True
+
     def __init__(self, url: str, namespace: str, **parameters: Any) -> None:
         self.namespace = namespace
         self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:12]}"
@@ -257,12 +261,10 @@ class RedisTransport:
             "socket_timeout": 2.0,
             **parameters,
         }
-        # Any: the stubs know the client's answers only as unions of all of them.
-        self._client: Any = redis.Redis.from_url(url, **options)
-        self._listening: Any = redis.Redis.from_url(url, **{**options, "socket_timeout": None})
+        self._client = client_of(url, **options)
+        self._listening = client_of(url, **{**options, "socket_timeout": None})
         self._mark: bytes | None = None
         self._pubsub: redis.client.PubSub | None = None
-        self._push = self._client.register_script(_PUSH)
         self._fetch = self._client.register_script(_FETCH)
         self._fetch_limited = self._client.register_script(_FETCH_LIMITED)
         self._give_back = self._client.register_script(_GIVE_BACK)
@@ -318,7 +320,9 @@ class RedisTransport:
             keys = [self._key(queue, part) for part in (priority, "msgs", "barred")]
             for start in range(0, len(arguments), 2 * _PUSH_BATCH):
                 batch = arguments[start : start + 2 * _PUSH_BATCH]
-                self._push(keys=keys, args=batch, client=pipeline)
+                # Not by its hash: the client would ask first whether the server knows it,
+                # a round trip for every push to spare half a kilobyte.
+                pipeline.eval(_PUSH, len(keys), *keys, *batch)
         for queue in {queue for queue, _ in by_list}:
             pipeline.publish(self._key("__pushed__"), queue)
 
@@ -417,11 +421,22 @@ class RedisTransport:
     @_translated
     def heartbeat(self, worker_id: str = "") -> str:
         keys = [self._key("__mark__"), self._key("__heartbeats__")]
-        return _text(self._heartbeat(keys=keys, args=[uuid4().hex, worker_id or self.worker_id]))
+        mark = self._heartbeat(keys=keys, args=[uuid4().hex, worker_id or self.worker_id])
+        return _text(mark + self._master())
+
+    def _master(self) -> bytes:
+        """Return which of several servers answers; nothing where there is only one.
+
+        A replica that has become the master has the mark of the one before, and may lack the
+        last of its messages: it counts as a server that has lost its memory.
+        """
+        address = getattr(self._client.connection_pool, "master_address", None)
+        return b"@%s:%d" % (address[0].encode(), address[1]) if address else b""
 
     @_translated
     def needs_refill(self) -> bool:
         mark, refilled = self._client.mget(self._key("__mark__"), self._key("__refilled__"))
+        mark = None if mark is None else mark + self._master()
         self._mark = mark
         return mark is not None and mark != refilled
 
@@ -501,6 +516,46 @@ class RedisTransport:
         self._listening.close()
 
 
+# Any: the stubs know the client's answers only as unions of all of them.
+def client_of(url: str, **options: Any) -> Any:
+    """Return a client for an address.
+
+    Args:
+        url: redis://, rediss:// or unix://; or, where Sentinels know which server is the
+            master, redis+sentinel://user:password@host:26379,host2:26379/service/0, the
+            password being that of the servers; rediss+sentinel:// for TLS to all of them.
+        **options: of `redis.Redis`.
+
+    Raises:
+        ConfigurationError: the address names no Sentinel, or not which service.
+    """
+    parts = urlsplit(url)
+    if not parts.scheme.endswith("+sentinel"):
+        return redis.Redis.from_url(url, **options)
+    login, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    service, _, number = parts.path.strip("/").partition("/")
+    if not hosts or not service or not (number or "0").isdecimal():
+        raise ConfigurationError(
+            "REDIS_URL has no host or no service; with Sentinel it must be "
+            "redis+sentinel://host:26379,host2:26379/service/0."
+        )
+    addresses = []
+    for host in hosts.split(","):
+        name, _, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
+        addresses.append((name.strip("[]") or port, int(port) if name and port else 26379))
+    kept = ("socket_connect_timeout", "socket_timeout", "retry")
+    own: dict[str, Any] = {key: options[key] for key in kept if key in options}
+    # A subscription waits as long as it likes, a Sentinel's answer not.
+    own["socket_timeout"] = own.get("socket_timeout") or 2.0
+    if parts.scheme == "rediss+sentinel":
+        own["ssl"] = options["ssl"] = True
+    if login:
+        options |= {"username": unquote(user) or None, "password": unquote(password) or None}
+    sentinel: Any = redis.Sentinel(addresses, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    return sentinel.master_for(service, db=int(number or 0), **options)
+
+
 def _text(name: bytes) -> str:
     # Any bytes, and the same ones back when it is sent again.
     return name.decode("utf-8", "surrogateescape")
@@ -518,7 +573,8 @@ class RedisBroker(LedgerBroker):
     """A ledger-backed broker on Redis or Valkey.
 
     Args:
-        url: address of the server: redis://, rediss:// or unix://.
+        url: address of the server: redis://, rediss://, unix:// or redis+sentinel://; see
+            `client_of`.
         namespace: prefix of every key.
         middleware: extras; the standard ones are built in.
         **parameters: passed to `redis.Redis.from_url`.

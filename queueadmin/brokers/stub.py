@@ -22,6 +22,7 @@ class MemoryTransport:
         self.worker_id = "memory"
         self.is_down = False
         self.settling_ms = 0
+        self.is_exact = True
         self._condition = threading.Condition()
         self._messages: dict[str, dict[str, bytes]] = defaultdict(dict)
         self._waiting: dict[str, list[tuple[int, str]]] = defaultdict(list)

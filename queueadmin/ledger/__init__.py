@@ -18,6 +18,7 @@ from .dispatching import (
     Parcel,
     claim,
     confirm,
+    in_state,
     next_due,
     parcels_of,
     promote_due,
@@ -25,12 +26,13 @@ from .dispatching import (
     unconfirmed,
 )
 from .endings import Committed, Ending, commit, mark_active, show_progress
-from .enqueuing import NewJob, add, insert
+from .enqueuing import INSERT_BATCH, NewJob, add, insert
 from .requeuing import Requeued, cancel_queue, requeue
 from .unique import prune
 
 __all__ = [
     "APART_FROM",
+    "INSERT_BATCH",
     "Cancelled",
     "Committed",
     "Ended",
@@ -47,6 +49,7 @@ __all__ = [
     "commit",
     "confirm",
     "crashed",
+    "in_state",
     "insert",
     "mark_active",
     "next_due",

@@ -1,15 +1,16 @@
-"""Adds what a batch of endings changed to the statistics of its minutes."""
+"""Adds what a batch of endings changed to the statistics of its minutes, and to the totals."""
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from django.db import connection
+from django.db import connection, transaction
 
-from ..models.statistic import BOUNDS_MS, COUNTERS, RUN_BUCKETS, SUMS, WAIT_BUCKETS
-from ..states import JobState, Outcome
+from ..models import MinuteStatistic
+from ..models.statistic import BOUNDS_MS, COUNTERS, DEATHS, RUN_BUCKETS, SUMS, WAIT_BUCKETS
+from ..states import DeathCause, JobState, Outcome
 from . import sql
 
 if TYPE_CHECKING:
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 #: Rows per minute and actor; more than a host has worker processes, so that few share one.
 SHARDS = 64
+#: The shard of what is in the sums since the beginning.
+FOLDED = SHARDS
+# Keeps each transaction, and so each row lock, short.
+_FOLDED_AT_ONCE = 1_000
+#: What counts for all names that no actor has: they may be any text, and sums are kept for good.
+UNKNOWN = "(unknown)"
 _KEYS = (
     ("minute", "timestamptz"),
     ("queue", "text"),
@@ -29,6 +36,9 @@ _NUMBERS = (
     *((name, "bigint") for name in (*RUN_BUCKETS, *WAIT_BUCKETS)),
 )
 _COLUMNS = _KEYS + _NUMBERS
+_DEATHS = tuple((name, "bigint") for name in DEATHS)
+_TOTAL_NUMBERS = _NUMBERS + _DEATHS
+_TOTAL_COLUMNS = _KEYS[1:] + _TOTAL_NUMBERS
 _PLACE = {name: index for index, (name, _) in enumerate(_NUMBERS)}
 _RUN, _WAIT = _PLACE[RUN_BUCKETS[0]], _PLACE[WAIT_BUCKETS[0]]
 _COUNTER = {
@@ -38,6 +48,7 @@ _COUNTER = {
     Outcome.CANCELLED: _PLACE["cancelled"],
     Outcome.RETURNED: _PLACE["returned"],
 }
+_DEATH = {cause: len(_NUMBERS) + place for place, cause in enumerate(DeathCause)}
 _ENDED = (JobState.COMPLETED, JobState.DEAD, JobState.CANCELLED)
 
 
@@ -48,32 +59,108 @@ def count(endings: "Sequence[Ending]", waits_ms: Mapping[str, float | None]) -> 
         endings: those that changed a row; what was stale is not counted.
         waits_ms: by job, how long its last run waited to start.
     """
-    totals: dict[tuple[datetime, str, str, int], list[float]] = {}
+    minutes: dict[tuple[datetime, str, str, int], list[float]] = {}
+    deaths: dict[tuple[str, str, int], list[float]] = {}
     for ending in endings:
-        key = (
-            ending.finished_at.replace(second=0, microsecond=0),
-            ending.queue,
-            ending.actor,
-            crc32(ending.worker.encode()) % SHARDS,
-        )
-        row = totals.get(key)
+        shard, actor = _shard(ending), UNKNOWN if _is_unknown(ending) else ending.actor
+        minute = ending.finished_at.replace(second=0, microsecond=0)
+        key = (minute, ending.queue, actor, shard)
+        row = minutes.get(key)
         if row is None:
-            row = totals[key] = [0] * len(_NUMBERS)
+            row = minutes[key] = [0] * len(_NUMBERS)
         _add(row, ending, waits_ms.get(ending.job))
-    if not totals:
-        return
-    names = ", ".join(name for name, _ in _COLUMNS)
-    added = ", ".join(
-        f"{name} = queueadmin_minutestatistic.{name} + excluded.{name}" for name, _ in _NUMBERS
+        if ending.state == JobState.DEAD:
+            died = deaths.setdefault((ending.queue, actor, shard), [0] * len(_TOTAL_NUMBERS))
+            died[_DEATH[ending.cause or DeathCause.ATTEMPTS_EXHAUSTED]] += 1
+    # Minutes first everywhere, and sorted: two recorders that share rows wait for each other
+    # instead of deadlocking.
+    _upsert("queueadmin_minutestatistic", _COLUMNS, 4, minutes)
+    _upsert("queueadmin_statistictotal", _TOTAL_COLUMNS, 3, deaths)
+
+
+def fold(before: datetime) -> int:
+    """Add minutes that are over to the sums since the beginning; return how many rows.
+
+    The rows of a minute become one, whose shard says that it is in the sums. An outcome that
+    comes later still makes a row beside it, which the next fold adds. In one transaction per
+    batch with the rows locked, in the order in which recorders lock them, so everything is
+    counted once, whoever folds at the same time.
+    """
+    total = 0
+    while folded := _fold_some(before):
+        total += folded
+    return total
+
+
+def _fold_some(before: datetime) -> int:
+    names = ", ".join(name for name, _ in _NUMBERS)
+    sums = ", ".join(f"SUM({name})" for name, _ in _NUMBERS)
+    no_deaths = ", ".join("0" for _ in _DEATHS)
+    chosen = f"WHERE id IN (SELECT id FROM {sql.rows((('id', 'bigint'),), 'o')})"  # noqa: S608
+    minutes = "queueadmin_minutestatistic"
+    rows = MinuteStatistic.objects.filter(minute__lt=before, shard__lt=SHARDS)
+    with transaction.atomic(), connection.cursor() as cursor:
+        locked = rows.select_for_update().order_by("minute", "queue", "actor", "shard")
+        ids = list(locked.values_list("pk", flat=True)[:_FOLDED_AT_ONCE])
+        if not ids:
+            return 0
+        given = [sql.encode([pk] for pk in ids)]
+        cursor.execute(
+            f"INSERT INTO {minutes} (minute, queue, actor, shard, {names}) "  # noqa: S608
+            f"SELECT minute, queue, actor, {FOLDED}, {sums} FROM {minutes} {chosen} "
+            "GROUP BY minute, queue, actor "
+            f"ON CONFLICT (minute, queue, actor, shard) DO UPDATE SET {_added(minutes, _NUMBERS)}",
+            given,
+        )
+        totals = "queueadmin_statistictotal"
+        cursor.execute(
+            f"INSERT INTO {totals} "  # noqa: S608  # constants only
+            f"(queue, actor, shard, {names}, {', '.join(DEATHS)}) "
+            f"SELECT queue, actor, {FOLDED}, {sums}, {no_deaths} FROM {minutes} {chosen} "
+            "GROUP BY queue, actor ORDER BY queue, actor "
+            f"ON CONFLICT (queue, actor, shard) DO UPDATE SET {_added(totals, _NUMBERS)}",
+            given,
+        )
+        cursor.execute(f"DELETE FROM {minutes} {chosen}", given)  # noqa: S608  # constants only
+    return len(ids)
+
+
+def _added(table: str, columns: tuple[sql.Column, ...]) -> str:
+    """Return the SET of an upsert that adds to the row there is."""
+    return ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name, _ in columns)
+
+
+def _shard(ending: "Ending") -> int:
+    return crc32(ending.worker.encode()) % SHARDS
+
+
+def _is_unknown(ending: "Ending") -> bool:
+    """Return whether no actor has been found for it: its name may be any text."""
+    return not ending.attempt and (
+        ending.state == JobState.SCHEDULED
+        or ending.cause in (DeathCause.UNKNOWN_ACTOR, DeathCause.UNDECODABLE)
     )
+
+
+def _upsert(
+    table: str,
+    columns: tuple[sql.Column, ...],
+    keys: int,
+    rows: Mapping[tuple[Any, ...], list[float]],
+) -> None:
+    """Add rows to those with the same keys, which are the first `keys` columns."""
+    if not rows:
+        return
+    names = ", ".join(name for name, _ in columns)
+    conflict = ", ".join(name for name, _ in columns[:keys])
+    added = _added(table, columns[keys:])
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO queueadmin_minutestatistic ({names}) "  # noqa: S608  # constants only
+            f"INSERT INTO {table} ({names}) "  # noqa: S608  # constants only
             # SQLite takes ON for a join's without the WHERE.
-            f"SELECT {names} FROM {sql.rows(_COLUMNS, 'o')} WHERE true "
-            f"ON CONFLICT (minute, queue, actor, shard) DO UPDATE SET {added}",
-            # Sorted: two recorders that share rows wait for each other instead of deadlocking.
-            [sql.encode((*key, *row) for key, row in sorted(totals.items()))],
+            f"SELECT {names} FROM {sql.rows(columns, 'o')} WHERE true "
+            f"ON CONFLICT ({conflict}) DO UPDATE SET {added}",
+            [sql.encode((*key, *row) for key, row in sorted(rows.items()))],
         )
 
 

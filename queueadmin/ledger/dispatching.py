@@ -1,8 +1,9 @@
 """What has to go to the broker, and what to do about messages that went missing there."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connection, transaction
@@ -107,6 +108,22 @@ def unconfirmed(before: datetime, limit: int) -> list[Parcel]:
         "due_at"
     )
     return parcels_of(rows[:limit])
+
+
+def in_state(state: JobState, before: datetime, size: int) -> Iterator[list[Parcel]]:
+    """Return, some at a time, the jobs in a state that were due before a time.
+
+    Their ids come in one pass over the index of states; in steps by id the database would
+    look through the whole ledger for them. The rows are read for each step, so what has
+    moved on meanwhile is left out.
+    """
+    jobs = Job.objects.filter(state=state, due_at__lt=before)
+    ids = jobs.order_by().values_list("pk", flat=True)
+    # A cursor of PostgreSQL's holds the ids there. SQLite must not write under an open one.
+    found = ids.iterator(size) if connection.vendor == "postgresql" else iter(list(ids))
+    while step := list(islice(found, size)):
+        if parcels := parcels_of(jobs.filter(pk__in=step).order_by("pk")):
+            yield parcels
 
 
 def confirm(parcels: Iterable[Parcel]) -> int:

@@ -12,7 +12,7 @@ from . import unique
 from .sql import timestamp
 
 # 500 rows of 15 columns stay far below SQLite's 32,766 and PostgreSQL's 65,535 parameters.
-_BATCH = 500
+INSERT_BATCH = 500
 _COLUMNS = (
     "id, queue, actor, priority, state, dispatch, attempts, max_attempts, requeues, message, "
     "subject, parent, group_key, unique_key, unique_until, worker, error_class, error_message, "
@@ -70,8 +70,8 @@ def add(jobs: Sequence[NewJob]) -> Added:
     added: set[str] = set()
     ordered = sorted((job for job in jobs if job.id not in held), key=lambda job: job.id)
     with connection.cursor() as cursor:
-        for start in range(0, len(ordered), _BATCH):
-            batch = ordered[start : start + _BATCH]
+        for start in range(0, len(ordered), INSERT_BATCH):
+            batch = ordered[start : start + INSERT_BATCH]
             cursor.execute(
                 f"INSERT INTO queueadmin_job ({_COLUMNS}) "  # noqa: S608  # constants only
                 f"VALUES {', '.join([_ROW] * len(batch))} "

@@ -4,6 +4,8 @@ from .attempt import Attempt
 from .audit import AuditEntry
 from .dead_letter import DeadLetter, Note
 from .failure_group import FailureGroup, GroupNote
+from .holding import Grant, Heartbeat, Holding
+from .idempotency import IdempotencyKey
 from .job import Job
 from .lease import Lease
 from .operation import OperationItem, RequeueOperation
@@ -11,17 +13,21 @@ from .queue import Overview, Queue
 from .recovery import RecoveryRun
 from .revision import Revision
 from .schedule import ScheduleControl, ScheduleOccasion
-from .statistic import HourStatistic, MinuteStatistic
+from .statistic import HourStatistic, MinuteStatistic, StatisticTotal
 from .unique import UniqueKey
-from .worker import Worker
+from .worker import RetiredCounters, Worker
 
 __all__ = [
     "Attempt",
     "AuditEntry",
     "DeadLetter",
     "FailureGroup",
+    "Grant",
     "GroupNote",
+    "Heartbeat",
+    "Holding",
     "HourStatistic",
+    "IdempotencyKey",
     "Job",
     "Lease",
     "MinuteStatistic",
@@ -31,9 +37,11 @@ __all__ = [
     "Queue",
     "RecoveryRun",
     "RequeueOperation",
+    "RetiredCounters",
     "Revision",
     "ScheduleControl",
     "ScheduleOccasion",
+    "StatisticTotal",
     "UniqueKey",
     "Worker",
 ]

@@ -38,6 +38,14 @@ class Attempt(models.Model):
                 condition=Q(outcome__in=Outcome.values), name="queueadmin_attempt_outcome_valid"
             ),
         ]
+        indexes = [
+            # What failed lately, over all jobs; an attempt that completes costs it nothing.
+            models.Index(
+                fields=["outcome", "-id"],
+                condition=Q(outcome__in=[Outcome.RETRYING.value, Outcome.DEAD.value]),
+                name="queueadmin_attempt_failed",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"attempt {self.number} of {self.job_id}"
@@ -46,3 +54,8 @@ class Attempt(models.Model):
     def duration(self) -> timedelta:
         """How long it ran."""
         return timedelta(milliseconds=self.duration_ms)
+
+    @property
+    def delay(self) -> timedelta | None:
+        """The wait that followed it, where another attempt did."""
+        return None if self.delay_ms is None else timedelta(milliseconds=self.delay_ms)

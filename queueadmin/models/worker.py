@@ -33,6 +33,9 @@ class Worker(models.Model):
     running = models.JSONField(_("running"), default=list)
     #: Recent attempts of queues with a circuit breaker; see `queueadmin.tallies`.
     tallies = models.JSONField(_("recent attempts"), default=dict)
+    #: What the process measured of itself since it started; see `queueadmin.meters`.
+    # A default of the database's too: the release before this one inserts without it.
+    counters = models.JSONField(_("counters"), default=dict, db_default={})
     wish = models.CharField(
         _("wish"), max_length=10, choices=Wish.choices, default=Wish.RUN, blank=True
     )
@@ -54,3 +57,20 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return f"{self.host}:{self.pid}"
+
+
+class RetiredCounters(models.Model):
+    """What processes had counted whose rows are gone; one row."""
+
+    THE_ONE = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True)
+    counters = models.JSONField(default=dict)
+
+    class Meta:
+        default_permissions = ()
+        verbose_name = _("counters of ended workers")
+        verbose_name_plural = _("counters of ended workers")
+
+    def __str__(self) -> str:
+        return "counters of ended workers"

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -17,7 +18,7 @@ from . import plain
 from .faults import KILLS, QUIET_SECONDS, SILENCES, Stage
 from .journal import Journal
 from .proxy import Proxy
-from .servers import PostgreSQL, Program, Redis, free_port
+from .servers import BROKERS, PostgreSQL, Program, Redis, free_port
 from .verdict import Outcome, check_suite, judge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--database", choices=["postgresql", "sqlite"], default="postgresql")
+    parser.add_argument("--broker", choices=sorted(BROKERS), default="redis")
     parser.add_argument(
         "--poison-every", type=int, default=400, help="orders per poison pill; 0 for none"
     )
@@ -56,13 +58,13 @@ def main() -> int:
         "--system",
         choices=["queueadmin", "dramatiq"],
         default="queueadmin",
-        help="dramatiq: plain, with django-dramatiq, for comparison; PostgreSQL only",
+        help="dramatiq: plain, with django-dramatiq, for comparison; PostgreSQL and Redis only",
     )
     parser.add_argument("--keep", type=Path, help="copy journals and logs to this new folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         kind = PlainRun if options.system == "dramatiq" else Run
-        run = kind(Path(name), options.seed, options.database, options.poison_every)
+        run = kind(Path(name), options.seed, options.database, options.broker, options.poison_every)
         try:
             return run.go(options.minutes * 60, is_timed=not options.quick)
         finally:
@@ -76,18 +78,19 @@ class Run:
 
     settings = "tests.chaos.workload.settings"
     scheduler_command = ("manage.py", "runscheduler")
-    list_suffix = ".1"
 
-    def __init__(self, folder: Path, seed: int, database: str, poison_every: int) -> None:
-        print(f"seed {seed} on {database}", flush=True)
+    def __init__(
+        self, folder: Path, seed: int, database: str, broker: str, poison_every: int
+    ) -> None:
+        print(f"seed {seed} on {database} and {broker}", flush=True)
         self.folder, self.seed = folder, seed
         self.rng = random.Random(seed)
         self.journal = folder / "journal"
         self.journal.touch()
-        self.redis = Redis(folder)
-        self.redis.start()
-        self.redis_proxy = Proxy(free_port(), self.redis.port)
-        self.redis_proxy.start()
+        self.broker = BROKERS[broker](folder)
+        self.broker.start()
+        self.broker_proxy = Proxy(free_port(), self.broker.port)
+        self.broker_proxy.start()
         self.postgresql: PostgreSQL | None = None
         self.database_proxy: Proxy | None = None
         self.database = folder / "db.sqlite3"
@@ -106,7 +109,7 @@ class Run:
             "HTTPS": "0",
             "LOG_LEVEL": "INFO",
             "DATABASE_URL": url,
-            "REDIS_URL": f"redis://127.0.0.1:{self.redis_proxy.port}/0",
+            **self.broker.environment(self.broker_proxy.port),
             "CHAOS_JOURNAL": str(self.journal),
         }
         python = sys.executable
@@ -138,11 +141,10 @@ class Run:
             self.rng,
             self.masters,
             self.scheduler,
-            self.redis,
-            self.redis_proxy,
+            self.broker,
+            self.broker_proxy,
             self.postgresql,
             self.database_proxy,
-            list_suffix=self.list_suffix,
         )
         self._wait_for_first_effects()
         self._do_faults(stage, seconds, is_timed=is_timed)
@@ -161,7 +163,7 @@ class Run:
             clean_after,
             CLEAN_SECONDS,
         )
-        passed = {"Redis": self.redis_proxy.passed}
+        passed = {self.broker.name: self.broker_proxy.passed}
         if self.database_proxy is not None:
             passed["PostgreSQL"] = self.database_proxy.passed
         verdict.problems += check_suite(stage.record, passed, verdict.committed)
@@ -231,10 +233,10 @@ class Run:
         """End every process that was started."""
         for program in self.programs:
             program.end(20)
-        for proxy in (self.redis_proxy, self.database_proxy):
+        for proxy in (self.broker_proxy, self.database_proxy):
             if proxy is not None:
                 proxy.stop()
-        self.redis.kill()
+        self.broker.kill()
         if self.postgresql is not None:
             self.postgresql.kill()
 
@@ -245,7 +247,13 @@ class PlainRun(Run):
     settings = "tests.chaos.workload.plain_settings"
     # It has none.
     scheduler_command = ("-c", "import time; time.sleep(1e9)")
-    list_suffix = ""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        if not isinstance(self.broker, Redis):
+            raise SystemExit("The comparison with plain Dramatiq runs on Redis.")
+        # Plain Dramatiq's list has no priority in its name.
+        self.broker.list_suffix = ""
 
     def _pause(self, seconds: float) -> None:
         # Its supervisor ends when a worker dies; a service manager starts it again.
@@ -260,7 +268,7 @@ class PlainRun(Run):
         while True:
             orders = self._query("SELECT number, mode, job FROM workload_order")
             journal = Journal.read(self.journal)
-            dead = plain.dead_letters(self.redis.client)
+            dead = plain.dead_letters(self.broker.client)
             waited = time.monotonic() - mended
             if not plain.unfinished(orders, journal, dead) or waited > plain.PATIENCE_SECONDS:
                 break

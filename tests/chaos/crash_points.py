@@ -12,7 +12,8 @@ are checked. Threads make the order of calls vary a little, so a call is known b
 and by how often it came before; a run that did not reach its call is reported as such.
 
 `python -m tests.chaos.crash_points` runs all of them, `--sample 20` an even choice.
-The addresses of the servers are DATABASE_URL and REDIS_URL, as for the site.
+The addresses of the servers are DATABASE_URL, and REDIS_URL or QUEUE_PROVIDER and RABBITMQ_URL,
+as for the site.
 """
 
 import argparse
@@ -35,7 +36,7 @@ DIED = 9
 _PATIENCE = 25.0
 # A call that comes again and again is broken the first two times.
 _REPEATS = 2
-_TABLES = re.compile(r"queueadmin_(job|attempt|deadletter|uniquekey|auditentry)\b")
+_TABLES = re.compile(r"queueadmin_(job|attempt|deadletter|uniquekey|auditentry|holding)\b")
 _local = threading.local()
 
 
@@ -131,6 +132,35 @@ class Injector:
             )
 
         redis.client.Pipeline.execute = piping
+        self._install_amqp(broken_broker=lambda: OSError("broken on purpose"))
+
+    def _install_amqp(self, broken_broker: Callable[[], Exception]) -> None:
+        """Stand before each method that is sent to RabbitMQ, and before each wait for an answer."""
+        import amqp
+        from amqp import spec
+
+        names = {
+            getattr(kind, name): f"{kind.__name__}.{name}"
+            for kind in (spec.Basic, spec.Queue, spec.Exchange, spec.Confirm)
+            for name in vars(kind)
+            if not name.startswith("_") and name != "CLASS_ID"
+        }
+        send, wait = amqp.Channel.send_method, amqp.Channel.wait
+
+        def sending(channel: Any, sig: Any, *args: Any, **options: Any) -> Any:
+            if sig not in names:
+                return send(channel, sig, *args, **options)
+            act = lambda: send(channel, sig, *args, **options)  # noqa: E731
+            return self.around(f"AMQP {names[sig]}", act, broken_broker)
+
+        def waiting(channel: Any, method: Any, *args: Any, **options: Any) -> Any:
+            first = method[0] if isinstance(method, list) else method
+            if first not in names:
+                return wait(channel, method, *args, **options)
+            act = lambda: wait(channel, method, *args, **options)  # noqa: E731
+            return self.around(f"AMQP wait for {names[first]}", act, broken_broker)
+
+        amqp.Channel.send_method, amqp.Channel.wait = sending, waiting
 
 
 def _script(client: Any, args: tuple[Any, ...]) -> str:
@@ -154,11 +184,10 @@ def exempt() -> Iterator[None]:
 class Life:
     """One job, lived through in forked processes."""
 
-    def __init__(self, folder: Path, number: int, redis_url: str) -> None:
+    def __init__(self, folder: Path, number: int) -> None:
         self.folder = folder / str(number)
         self.folder.mkdir()
-        self.namespace = f"life{number}"
-        self.redis_url = redis_url
+        self.namespace = f"life{number}-{os.getpid()}"
         self.starts = self.folder / "starts"
         self.starts.touch()
         self.committed = self.folder / "committed"
@@ -201,10 +230,12 @@ class Life:
     # --- In the processes -------------------------------------------------------------
     def _broker(self) -> Any:
         import dramatiq
+        from django.conf import settings
+        from django.utils.module_loading import import_string
 
-        from queueadmin.brokers import RedisBroker
-
-        broker = RedisBroker(url=self.redis_url, namespace=self.namespace)
+        named = settings.DRAMATIQ_BROKER
+        options = {**named["OPTIONS"], "namespace": self.namespace}
+        broker = import_string(named["BROKER"])(**options)
         dramatiq.set_broker(broker)
         starts, mended = self.starts, self.mended
 
@@ -236,6 +267,19 @@ class Life:
         self._see_to_the_end(message.message_id)
         worker.stop(timeout=5_000)
         broker.close()
+
+    def clean(self) -> None:
+        """Leave nothing on a server that others use too."""
+        from django.conf import settings
+
+        if settings.QUEUE_PROVIDER == "rabbitmq":
+            import amqp
+
+            from queueadmin.brokers.line import options_of
+
+            with amqp.Connection(**options_of(settings.RABBITMQ_URL)) as connection:
+                connection.channel().queue_delete(f"{self.namespace}.life")
+                connection.channel().exchange_delete(f"{self.namespace}.pushed")
 
     def repair(self) -> None:
         """Bring the job to its end in a healthy process."""
@@ -314,11 +358,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--verbose", action="store_true", help="name every life")
     options = parser.parse_args(arguments)
     _set_up()
-    redis_url = os.environ["REDIS_URL"]
     with tempfile.TemporaryDirectory(prefix="lives-") as name:
         folder = Path(name)
-        first = Life(folder, 0, redis_url)
+        first = Life(folder, 0)
         code = first.fork(lambda: first.live(None, ""))
+        first.clean()
         if code != 0 or (wrong := check(first, code, "")):
             print((first.folder / "log").read_text())
             print(f"The unbroken life ended with {code}: {wrong if code == 0 else ''}")
@@ -332,7 +376,7 @@ def main(arguments: list[str] | None = None) -> int:
             plan = [plan[int(index * step)] for index in range(options.sample)]
         failures, reached = 0, 0
         for number, (point, how) in enumerate(plan, start=1):
-            life = Life(folder, number, redis_url)
+            life = Life(folder, number)
             code = life.fork(lambda life=life, point=point, how=how: life.live(point, how))
             is_reached = (life.folder / "calls.hit").exists()
             reached += is_reached
@@ -341,6 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{how} {point.label} ({point.ordinal}){words}", flush=True)
             if (life.folder / "job").exists() and _is_open(life):
                 life.fork(life.repair)
+            life.clean()
             if wrong := check(life, code, how):
                 failures += 1
                 print(f"{how} {point.label} ({point.ordinal}), exit {code}: {'; '.join(wrong)}")
@@ -375,6 +420,7 @@ def _set_up() -> None:
     from django.db import connections
 
     from queueadmin import dispatcher
+    from queueadmin.brokers import rabbitmq
     from queueadmin.policies import Policy, fixed
 
     call_command("migrate", "--run-syncdb", verbosity=0)
@@ -383,6 +429,7 @@ def _set_up() -> None:
     settings.QUEUEADMIN = {"QUEUES": {"life": policy}, "HEARTBEAT_TIMEOUT_MS": 1500}
     # The waits are what takes the time of a life, and are not what it is about.
     dispatcher.UNCONFIRMED_AFTER = timedelta(seconds=0.5)
+    rabbitmq._ON_ITS_WAY = timedelta(seconds=0.5)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,9 @@ from uuid import uuid4
 
 import psutil
 import psycopg
-import redis
 
 from .proxy import Mode, Proxy
-from .servers import PostgreSQL, Program, Redis
+from .servers import BROKER_ERRORS, PostgreSQL, Program, RabbitMQ, Redis
 
 
 @dataclass(slots=True)
@@ -35,13 +34,11 @@ class Stage:
     rng: random.Random
     masters: list[Program]
     scheduler: Program
-    redis: Redis
-    redis_proxy: Proxy
+    broker: Redis | RabbitMQ
+    broker_proxy: Proxy
     postgresql: PostgreSQL | None
     database_proxy: Proxy | None
     record: list[Fault] = field(default_factory=list)
-    #: What follows a queue's name in the key of the list that workers take from.
-    list_suffix: str = ".1"
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes that run now."""
@@ -86,7 +83,7 @@ class Stage:
         for process in self.workers():
             with contextlib.suppress(psutil.Error):
                 process.resume()
-        for proxy in (self.redis_proxy, self.database_proxy):
+        for proxy in (self.broker_proxy, self.database_proxy):
             if proxy is not None:
                 proxy.become(Mode.OPEN)
         for program in (*self.masters, self.scheduler):
@@ -183,40 +180,38 @@ def freeze_worker(stage: Stage, fault: Fault) -> None:
             victim.resume()
 
 
-def flush_redis(stage: Stage, fault: Fault) -> None:
-    """FLUSHALL."""
-    with contextlib.suppress(redis.RedisError):
-        stage.redis.client.flushall()
+def flush_broker(stage: Stage, fault: Fault) -> None:
+    """FLUSHALL, or its like."""
+    with contextlib.suppress(*BROKER_ERRORS):
+        stage.broker.flush()
 
 
-def kill_redis(stage: Stage, fault: Fault) -> None:
-    """Kill -9 Redis and start it again a little later."""
-    stage.redis.kill()
+def kill_broker(stage: Stage, fault: Fault) -> None:
+    """Kill -9 the message server and start it again a little later."""
+    stage.broker.kill()
     time.sleep(stage.rng.uniform(0.5, 4))
-    stage.redis.start()
+    stage.broker.start()
 
 
-def restart_redis(stage: Stage, fault: Fault) -> None:
-    """Restart Redis in an orderly way."""
-    stage.redis.stop()
-    stage.redis.start()
+def restart_broker(stage: Stage, fault: Fault) -> None:
+    """Restart the message server in an orderly way."""
+    stage.broker.stop()
+    stage.broker.start()
 
 
-def fill_redis(stage: Stage, fault: Fault) -> None:
-    """Let Redis refuse every write for a while."""
-    client = stage.redis.client
-    with contextlib.suppress(redis.RedisError):
-        client.config_set("maxmemory", 1)
+def fill_broker(stage: Stage, fault: Fault) -> None:
+    """Let the message server refuse every write for a while."""
+    with contextlib.suppress(*BROKER_ERRORS):
+        stage.broker.refuse_writes(refuse=True)
         time.sleep(stage.rng.uniform(1, 4))
-    with contextlib.suppress(redis.RedisError):
-        client.config_set("maxmemory", 0)
+    with contextlib.suppress(*BROKER_ERRORS):
+        stage.broker.refuse_writes(refuse=False)
 
 
-def drop_redis_clients(stage: Stage, fault: Fault) -> None:
-    """Close every client connection at the server."""
-    with contextlib.suppress(redis.RedisError):
-        stage.redis.client.client_kill_filter(_type="normal", skipme=True)
-        stage.redis.client.client_kill_filter(_type="pubsub", skipme=True)
+def drop_broker_clients(stage: Stage, fault: Fault) -> None:
+    """Close every client connection at the message server."""
+    with contextlib.suppress(*BROKER_ERRORS):
+        stage.broker.drop_clients()
 
 
 def kill_postgresql(stage: Stage, fault: Fault) -> None:
@@ -261,8 +256,8 @@ def _through(proxy: Proxy, mode: Mode, stage: Stage, fault: Fault) -> None:
     proxy.become(Mode.OPEN)
 
 
-def _redis_line(mode: Mode) -> Callable[[Stage, Fault], None]:
-    return lambda stage, fault: _through(stage.redis_proxy, mode, stage, fault)
+def _broker_line(mode: Mode) -> Callable[[Stage, Fault], None]:
+    return lambda stage, fault: _through(stage.broker_proxy, mode, stage, fault)
 
 
 def _database_line(mode: Mode) -> Callable[[Stage, Fault], None]:
@@ -275,12 +270,11 @@ def _database_line(mode: Mode) -> Callable[[Stage, Fault], None]:
 
 def hostile_messages(stage: Stage, fault: Fault) -> None:
     """Put what is no message, or a hostile one, into the queues as they are on the wire."""
-    client = stage.redis.client
     good = (
         b'{"queue_name":"free","actor_name":"%s","args":[],"kwargs":{},"options":{%s},'
         b'"message_id":"%s","message_timestamp":1}'
     )
-    with contextlib.suppress(redis.RedisError):
+    with contextlib.suppress(*BROKER_ERRORS):
         for queue in ("free", "limited"):
             for data in (
                 b"\x00\xff not json",
@@ -292,8 +286,7 @@ def hostile_messages(stage: Stage, fault: Fault) -> None:
             ):
                 name = str(uuid4())
                 name = stage.rng.choice([name, f"{name}:1"])
-                client.hset(f"chaos:{queue}.msgs", name, data)
-                client.rpush(f"chaos:{queue}{stage.list_suffix}", name)
+                stage.broker.put(queue, name, data)
 
 
 #: Done with quiet before and after, so that how soon the jobs of a killed process run again
@@ -313,15 +306,15 @@ FAULTS: dict[str, Callable[[Stage, Fault], Any]] = {
     "kill scheduler": kill_scheduler,
     "restart supervisor": restart_master,
     "freeze worker": freeze_worker,
-    "flush Redis": flush_redis,
-    "kill Redis": kill_redis,
-    "restart Redis": restart_redis,
-    "fill Redis": fill_redis,
-    "drop Redis clients": drop_redis_clients,
-    "cut Redis line": _redis_line(Mode.CUT),
-    "slow Redis line": _redis_line(Mode.SLOW),
-    "silent Redis line": _redis_line(Mode.SILENT),
-    "lose replies of Redis": _redis_line(Mode.LOSE_REPLIES),
+    "flush broker": flush_broker,
+    "kill broker": kill_broker,
+    "restart broker": restart_broker,
+    "fill broker": fill_broker,
+    "drop broker clients": drop_broker_clients,
+    "cut broker line": _broker_line(Mode.CUT),
+    "slow broker line": _broker_line(Mode.SLOW),
+    "silent broker line": _broker_line(Mode.SILENT),
+    "lose replies of broker": _broker_line(Mode.LOSE_REPLIES),
     "kill PostgreSQL": kill_postgresql,
     "restart PostgreSQL": restart_postgresql,
     "drop PostgreSQL backends": drop_postgresql_backends,

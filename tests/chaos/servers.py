@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import amqp
 import psycopg
 import redis
 
@@ -43,6 +44,10 @@ def _wait_until_answers(ask, problem: str, seconds: float = 30.0) -> None:
 class Redis:
     """Valkey or Redis with an append-only file, as `make run` has it."""
 
+    name = "Redis"
+    #: What follows a queue's name in the key of the list that workers take from.
+    list_suffix = ".1"
+
     def __init__(self, folder: Path, executable: Path | None = None) -> None:
         self.folder = folder / "redis"
         self.folder.mkdir()
@@ -54,6 +59,10 @@ class Redis:
     def client(self) -> "redis.Redis":
         """A client that goes past the proxy."""
         return redis.Redis(port=self.port, socket_timeout=5, socket_connect_timeout=2)
+
+    def environment(self, port: int) -> dict[str, str]:
+        """Return the variables that lead the site here through a port."""
+        return {"QUEUE_PROVIDER": "redis", "REDIS_URL": f"redis://127.0.0.1:{port}/0"}
 
     def start(self) -> None:
         self._process = subprocess.Popen(
@@ -76,6 +85,128 @@ class Redis:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(20)
+
+    def flush(self) -> None:
+        """Forget everything."""
+        self.client.flushall()
+
+    def refuse_writes(self, *, refuse: bool) -> None:
+        """Be full, or not any more."""
+        self.client.config_set("maxmemory", int(refuse))
+
+    def drop_clients(self) -> None:
+        """Close every client connection at the server."""
+        self.client.client_kill_filter(_type="normal", skipme=True)
+        self.client.client_kill_filter(_type="pubsub", skipme=True)
+
+    def put(self, queue: str, name: str, data: bytes) -> None:
+        """Add a message as a stranger would."""
+        self.client.hset(f"chaos:{queue}.msgs", name, data)
+        self.client.rpush(f"chaos:{queue}{self.list_suffix}", name)
+
+
+class RabbitMQ:
+    """A node of our own; it shares nothing with others but Erlang's name server."""
+
+    name = "RabbitMQ"
+    _queues = ("chaos.free", "chaos.limited")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "rabbitmq"
+        self.folder.mkdir()
+        self.port = free_port()
+        self._bin = self._binaries()
+        config = self.folder / "conf"
+        config.write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n")
+        self._node = f"chaos{self.port}@localhost"
+        self._environment = {
+            **os.environ,
+            # Where the secret is that nodes and their tools share.
+            "HOME": str(self.folder),
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
+            "RABBITMQ_CONFIG_FILE": str(config),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _binaries(self) -> Path:
+        # The wrappers on the PATH of some systems run as a user of their own only.
+        for folder in (Path("/usr/lib/rabbitmq/bin"), Path(shutil.which("rabbitmq-server") or ".")):
+            found = folder if folder.is_dir() else folder.parent
+            if (found / "rabbitmq-server").exists():
+                return found
+        raise RuntimeError("No RabbitMQ server is installed here (no rabbitmq-server).")
+
+    def environment(self, port: int) -> dict[str, str]:
+        """Return the variables that lead the site here through a port."""
+        url = f"amqp://guest:guest@127.0.0.1:{port}/"
+        return {"QUEUE_PROVIDER": "rabbitmq", "RABBITMQ_URL": url}
+
+    def connect(self) -> "amqp.Connection":
+        """Return a connection that goes past the proxy."""
+        connection = amqp.Connection(f"127.0.0.1:{self.port}", connect_timeout=5)
+        connection.connect()
+        return connection
+
+    def start(self) -> None:
+        with (self.folder / "out").open("ab") as out:
+            self._process = subprocess.Popen(
+                [str(self._bin / "rabbitmq-server")],
+                env=self._environment,
+                cwd=self.folder,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        _wait_until_answers(lambda: self.connect().close(), "RabbitMQ does not start", 60.0)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> None:
+        if self._process is not None:
+            # The node is a child of its start script.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            self._process.wait(60)
+
+    def _ctl(self, *arguments: str) -> None:
+        command = [str(self._bin / "rabbitmqctl"), "-n", self._node, *arguments]
+        subprocess.run(
+            command, env=self._environment, check=True, stdout=subprocess.DEVNULL, timeout=60
+        )
+
+    def flush(self) -> None:
+        """Forget every message."""
+        with self.connect() as connection:
+            for queue in self._queues:
+                connection.channel().queue_purge(queue)
+
+    def refuse_writes(self, *, refuse: bool) -> None:
+        """Block publishers by a memory alarm, or not any more."""
+        self._ctl("set_vm_memory_high_watermark", "0.0000001" if refuse else "0.4")
+
+    def drop_clients(self) -> None:
+        """Close every client connection at the server."""
+        self._ctl("close_all_connections", "chaos")
+
+    def put(self, queue: str, name: str, data: bytes) -> None:
+        """Add a message as a stranger would."""
+        with self.connect() as connection:
+            message = amqp.Message(data, application_headers={"queueadmin-id": name})
+            connection.channel().basic_publish(message, "", f"chaos.{queue}")
+
+
+#: By the name of the queue provider.
+BROKERS: dict[str, type[Redis] | type[RabbitMQ]] = {"redis": Redis, "rabbitmq": RabbitMQ}
+#: What a server or its client may raise while it is being hurt.
+BROKER_ERRORS = (redis.RedisError, amqp.AMQPError, OSError, subprocess.SubprocessError)
 
 
 class PostgreSQL:

@@ -16,7 +16,7 @@ _CONSEQUENCE_SECONDS = 90.0
 #: Within which the jobs of a killed process, and of a silent one, must be available again.
 _RESCUE_BOUND_S = 5.0
 _SILENCE_BOUND_S = 30.0
-_FLUSHES = {"flush Redis"}
+_FLUSHES = {"flush broker"}
 _REPORTED = (
     "seed",
     "committed",

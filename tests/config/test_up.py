@@ -12,10 +12,13 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
 
+import amqp
 import psycopg
 import pytest
 
 from config.machine import HOST, SMTP_OFFSET
+from config.queues import QUEUES
+from queueadmin.brokers.line import options_of
 from tests.config.processes import wait_until, with_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +138,30 @@ def test_a_redis_of_ones_own_that_does_not_answer_is_said(up):
 
     assert site.process.wait(timeout=PATIENCE) == 1
     assert "No Redis answers at the address in REDIS_URL" in site.output
+
+
+def test_a_rabbitmq_that_does_not_answer_is_said(up):
+    site = up(QUEUE_PROVIDER="rabbitmq", RABBITMQ_URL=f"amqp://{HOST}:1/")
+
+    assert site.process.wait(timeout=PATIENCE) == 1
+    assert "No RabbitMQ lets us in at the address in RABBITMQ_URL" in site.output
+    assert not list(site._directory.glob("valkey*"))
+
+
+@pytest.mark.rabbitmq
+def test_the_site_runs_on_rabbitmq_without_any_redis(up, rabbitmq_url):
+    namespace = f"up-{time.time_ns()}"
+    site = up(QUEUE_PROVIDER="rabbitmq", RABBITMQ_URL=rabbitmq_url, RABBITMQ_NAMESPACE=namespace)
+    try:
+        site.wait_until_ready()
+        assert not list(site._directory.glob("valkey*"))
+        site.process.send_signal(signal.SIGTERM)
+        assert site.process.wait(timeout=PATIENCE) == 0
+    finally:
+        with amqp.Connection(**options_of(rabbitmq_url)) as connection:
+            for queue in ["default", *QUEUES]:
+                connection.channel().queue_delete(f"{namespace}.{queue}")
+            connection.channel().exchange_delete(f"{namespace}.pushed")
 
 
 def test_a_database_that_does_not_answer_is_said_with_the_lines_that_tell_why(up):

@@ -11,8 +11,9 @@ import psutil
 import pytest
 from django.db import connection
 
-from queueadmin.brokers import RedisBroker
+from queueadmin.brokers.base import LedgerBroker
 from tests.integration.fleet import wait_until
+from tests.providers import MakeBroker, QueueServer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,13 +26,12 @@ def journal(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def broker(redis_url: str) -> Iterator[RedisBroker]:
+def broker(make_broker: MakeBroker) -> Iterator[LedgerBroker]:
     previous = dramatiq.get_broker()
-    broker = RedisBroker(url=redis_url, namespace="workload")
+    broker = make_broker()
     dramatiq.set_broker(broker)
     yield broker
     dramatiq.set_broker(previous)
-    broker.close()
 
 
 @pytest.fixture
@@ -42,17 +42,18 @@ def master_arguments() -> list[str]:
 
 @pytest.fixture
 def master(
-    redis_url: str,
+    queue_server: QueueServer,
     journal: Path,
     tmp_path: Path,
-    broker: RedisBroker,
+    broker: LedgerBroker,
     master_arguments: list[str],
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running `rundramatiq` with two processes of two threads."""
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.workload.settings",
-        "REDIS_URL": redis_url,
+        "WORKLOAD_NAMESPACE": queue_server.namespace,
+        **queue_server.environment,
         "WORKLOAD_JOURNAL": str(journal),
         "WORKLOAD_DATABASE": str(connection.settings_dict["NAME"]),
         "LOG_LEVEL": "INFO",
@@ -80,7 +81,7 @@ def master(
 
 
 @pytest.fixture
-def work(broker: RedisBroker) -> dramatiq.Actor:
+def work(broker: LedgerBroker) -> dramatiq.Actor:
     """The workload's actor, as the producer knows it."""
 
     @dramatiq.actor(queue_name="workload", broker=broker)

@@ -20,7 +20,8 @@ pytestmark = [
 ]
 
 
-def test_no_single_broken_call_loses_a_job_or_runs_it_twice(redis_url, tmp_path):
+@pytest.mark.every_provider
+def test_no_single_broken_call_loses_a_job_or_runs_it_twice(queue_server, tmp_path):
     database = connection.settings_dict
     url = f"sqlite:///{tmp_path / 'lives.sqlite3'}"
     if connection.vendor == "postgresql":
@@ -30,7 +31,7 @@ def test_no_single_broken_call_loses_a_job_or_runs_it_twice(redis_url, tmp_path)
         "DJANGO_SETTINGS_MODULE": "tests.chaos.workload.settings",
         "DATA_DIR": str(tmp_path),
         "DATABASE_URL": url,
-        "REDIS_URL": redis_url,
+        **queue_server.environment,
     }
     sample = [] if IS_COMPLETE else ["--sample", LIVES]
 

@@ -9,7 +9,11 @@ from queueadmin.models import DeadLetter, Job
 from queueadmin.states import DeathCause, JobState
 from tests.integration.fleet import completed, wait_until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(180),
+    pytest.mark.every_provider,
+]
 
 
 @pytest.fixture

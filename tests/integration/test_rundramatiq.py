@@ -10,7 +10,11 @@ import pytest
 from queueadmin.models import Attempt
 from tests.integration.fleet import completed, wait_until, workers
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+    pytest.mark.every_provider,
+]
 
 
 def test_a_killed_worker_is_restarted_alone_and_its_job_runs_again(master, work, journal):

@@ -1,4 +1,4 @@
-"""A broker and workers of our own for each test, on the test's Valkey or Redis."""
+"""A broker and workers of our own for each test, on the test's Valkey or Redis, or RabbitMQ."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,25 +6,23 @@ from typing import Any
 import dramatiq
 import pytest
 
-from queueadmin.brokers import RedisBroker
+from queueadmin.brokers.base import LedgerBroker
+from tests.providers import MakeBroker
 
 
 @pytest.fixture
-def broker(redis_url: str, settings: Any) -> Iterator[RedisBroker]:
+def broker(make_broker: MakeBroker, settings: Any) -> Iterator[Any]:
     """An empty ledger-backed broker that is Dramatiq's global one during the test."""
     previous = dramatiq.get_broker()
-    broker = RedisBroker(url=redis_url, namespace="test")
-    # No other process has anything to say when a test empties the server.
-    broker.transport.settling_ms = 0
+    broker = make_broker()
     dramatiq.set_broker(broker)
     yield broker
     dramatiq.set_broker(previous)
-    broker.close()
 
 
 @pytest.fixture
 def start_worker(
-    broker: RedisBroker, transactional_db: None
+    broker: LedgerBroker, transactional_db: None
 ) -> Iterator[Callable[..., dramatiq.Worker]]:
     """Start workers that are stopped when the test ends."""
     workers: list[dramatiq.Worker] = []

@@ -13,7 +13,7 @@ from queueadmin.models import AuditEntry, DeadLetter, Job, Queue, Worker
 from queueadmin.policies import Breaker, Policy, fixed
 from queueadmin.states import JobState
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.every_provider]
 
 
 def wait_until(condition, seconds=30.0):

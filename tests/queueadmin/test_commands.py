@@ -2,21 +2,32 @@
 
 import io
 import json
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.core.management.base import SystemCheckError
 from django.utils import timezone
 
 from queueadmin import queues
 from queueadmin.brokers import RedisBroker
+from queueadmin.management.commands.queueadmin import (
+    FAILED,
+    FINDINGS,
+    PARTLY,
+    USAGE,
+    Command,
+)
 from queueadmin.models import AuditEntry, DeadLetter, Job, Queue, RecoveryRun
 from queueadmin.policies import Policy
 from queueadmin.states import DeadLetterStatus, JobState
 from tests.queueadmin.rows import make_dead_letter, make_job, make_user
 
 pytestmark = pytest.mark.django_db
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*args: object) -> list[dict[str, Any]]:
@@ -105,19 +116,19 @@ def test_a_dry_run_changes_nothing() -> None:
     assert not AuditEntry.objects.exists()
 
 
-def test_requeue_in_part_exits_with_2_and_not_at_all_with_1(broker: RedisBroker) -> None:
+def test_requeue_in_part_exits_with_3_and_not_at_all_with_1(broker: RedisBroker) -> None:
     letter = make_dead_letter()
 
-    assert exits("requeue", letter.pk, letter.pk + 1) == 2
+    assert exits("requeue", letter.pk, letter.pk + 1) == 3
     assert exits("requeue", letter.pk) == 1
 
 
-def test_requeue_of_more_than_the_limit_exits_with_2(broker: RedisBroker, settings: Any) -> None:
+def test_requeue_of_more_than_the_limit_exits_with_3(broker: RedisBroker, settings: Any) -> None:
     settings.QUEUEADMIN = {"BULK_LIMIT": 1}
     for _ in range(2):
         make_dead_letter()
 
-    assert exits("requeue", "--queue", "whatsapp-messages") == 2
+    assert exits("requeue", "--queue", "whatsapp-messages") == 3
     assert DeadLetter.objects.pending().count() == 1
 
 
@@ -138,6 +149,7 @@ def test_requeue_wants_ids_or_a_filter(args: tuple[object, ...]) -> None:
         ("pause_queue", ("pause", "sms", "--reason", "x")),
         ("pause_queue", ("resume", "sms")),
         ("run_recovery", ("recover",)),
+        ("clean_job", ("clean", "completed", "--older-than-hours", "24")),
     ],
 )
 def test_a_verb_in_a_users_name_needs_the_users_permission(
@@ -174,6 +186,36 @@ def test_pause_and_resume_say_whether_they_changed_anything() -> None:
     assert not run("resume", "sms")[0]["changed"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("completed",),
+        ("waiting", "--older-than-hours", "1"),
+        ("completed", "--older-than-hours", "-1"),
+        ("--older-than-hours", "1"),
+    ],
+)
+def test_clean_refuses_what_is_not_finished_or_has_no_age(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError):
+        run("clean", *arguments)
+
+
+def test_clean_counts_first_and_removes_in_steps(settings: Any) -> None:
+    settings.QUEUEADMIN = {"BULK_LIMIT": 2}
+    old = timezone.now() - timedelta(days=2)
+    for _ in range(5):
+        make_job(state=JobState.COMPLETED, finished_at=old)
+    kept = make_job(state=JobState.COMPLETED, finished_at=timezone.now())
+    letter = make_dead_letter(job={"finished_at": old})
+    arguments = ("clean", "completed", "dead", "--older-than-hours", "24")
+
+    assert run(*arguments, "--dry-run") == [
+        {"matched": 6, "held": 1, "removed": 0, "dry_run": True}
+    ]
+    assert run(*arguments) == [{"matched": 6, "held": 1, "removed": 5, "dry_run": False}]
+    assert set(Job.objects.values_list("pk", flat=True)) == {kept.pk, letter.job_id}
+
+
 def test_recover_reports_what_it_found(broker: RedisBroker) -> None:
     (row,) = run("recover")
 
@@ -186,14 +228,14 @@ def test_schedule_lists_and_refuses_an_unknown_name(settings: Any) -> None:
         run("schedule", "--run", "nothing")
 
 
-def test_doctor_says_what_to_do_and_exits_with_1(broker: RedisBroker) -> None:
+def test_doctor_says_what_to_do_and_exits_with_4(broker: RedisBroker) -> None:
     out = io.StringIO()
 
     with pytest.raises(SystemExit) as ended:
         call_command("queueadmin", "doctor", "--format", "json", stdout=out)
 
     found = {row["check"]: row for row in json.loads(out.getvalue())}
-    assert ended.value.code == 1
+    assert ended.value.code == 4
     assert "rundramatiq" in found["workers"]["advice"]
     assert found["broker"]["is_good"]
     assert found["database"]["is_good"]
@@ -224,3 +266,58 @@ def test_doctor_names_a_broker_that_does_not_answer(settings: Any, broker: Redis
 def test_a_wrong_argument_is_named(args: tuple[object, ...], problem: str) -> None:
     with pytest.raises(CommandError, match=problem):
         run(*args)
+
+
+@pytest.mark.parametrize(
+    "args", [(), ("nothing",), ("status", "--nothing"), ("jobs", "--limit", "0"), ("pause",)]
+)
+def test_wrong_arguments_exit_with_2_from_a_shell(args: tuple[str, ...]) -> None:
+    command = Command()
+    command._called_from_command_line = True
+
+    with pytest.raises(SystemExit) as ended:
+        command.create_parser("manage.py", "queueadmin").parse_args([*args])
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("requeue",), 2),
+        (("requeue", 1, "--queue", "sms"), 2),
+        (("cancel",), 2),
+        (("pause", "sms", "--minutes", 0), 2),
+        (("requeue", 1, "--by", "nobody"), 2),
+        (("job", "nothing"), 1),
+        (("discard", 1), 1),
+    ],
+)
+def test_what_is_wrong_and_what_failed_have_codes_of_their_own(
+    args: tuple[object, ...], code: int
+) -> None:
+    with pytest.raises(CommandError) as raised:
+        run(*args)
+    assert raised.value.returncode == code
+
+
+def test_the_lists_exit_with_0_whatever_they_show() -> None:
+    make_dead_letter()
+    queues.pause("mail", by=None, reason="outage")
+
+    for verb in ("status", "workers", "jobs", "deadletters", "schedule"):
+        run(verb)
+
+
+def test_the_exit_codes_in_the_docs_are_those_of_the_code() -> None:
+    documented = re.findall(
+        r"^\| (\d) \|", (ROOT / "docs" / "commands.md").read_text(), re.MULTILINE
+    )
+
+    assert [int(code) for code in documented] == [0, FAILED, USAGE, PARTLY, FINDINGS]
+
+
+def test_wrong_settings_are_said_before_anything_is_done(settings: Any) -> None:
+    settings.QUEUEADMIN = {"QUEUE": {}}
+
+    with pytest.raises(SystemCheckError, match=r"queueadmin\.E001"):
+        call_command("queueadmin", "status", skip_checks=False)

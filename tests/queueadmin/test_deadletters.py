@@ -6,7 +6,7 @@ import pytest
 from django.db import connection, transaction
 from django.test import override_settings
 
-from queueadmin import deadletters
+from queueadmin import deadletters, operations
 from queueadmin.exceptions import NotPermitted
 from queueadmin.models import AuditEntry, DeadLetter, Job
 from queueadmin.models.dead_letter import Urgency
@@ -106,6 +106,17 @@ def test_a_bulk_verb_stops_at_the_limit() -> None:
     result = deadletters.requeue(ids, by=None)
 
     assert result == deadletters.BulkResult(3, 2, {"over the limit of one action": 1})
+
+
+@pytest.mark.parametrize("pk", [2**63, -(2**63) - 1, 10**40])
+def test_an_id_that_no_row_can_have_is_no_longer_there(pk: int) -> None:
+    letter = make_dead_letter()
+    ids = [pk, letter.pk]
+
+    assert deadletters.preview(ids, "close").skipped == {"no longer there": 1}
+    result = deadletters.close(ids, by=None, reason="gone")
+    assert (result.done, result.skipped) == (1, {"no longer there": 1})
+    assert operations.preview([pk]).skipped == {"no longer there": [0]}
 
 
 def test_close_needs_a_reason_and_keeps_it() -> None:

@@ -10,7 +10,7 @@ from queueadmin.dispatcher import Heart
 from queueadmin.models import Job
 from tests.config.processes import wait_until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.every_provider]
 
 TIMEOUT_MS = 10_000
 

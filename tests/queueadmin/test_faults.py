@@ -47,21 +47,22 @@ def work(broker):
 
 
 @pytest.fixture
-def in_dead_hands(broker):
-    """Fetch messages as a worker that is declared dead afterwards."""
+def in_dead_hands(broker, make_broker):
+    """Fetch messages as a worker that is dead afterwards."""
 
     def fetch(count):
-        mine, broker.transport.worker_id = broker.transport.worker_id, "gone:1:x"
-        broker.transport.heartbeat()
-        fetched = broker.transport.fetch("q", count)
-        broker.transport.worker_id = mine
-        broker.transport.declare_dead("gone:1:x")
+        other = make_broker()
+        other.transport.heartbeat()
+        fetched = other.transport.fetch("q", count)
+        other.close()
+        broker.transport.declare_dead(other.transport.worker_id)
         return fetched
 
     return fetch
 
 
 # --- Messages -------------------------------------------------------------------------
+@pytest.mark.every_provider
 @pytest.mark.parametrize(
     "change",
     [
@@ -73,10 +74,11 @@ def in_dead_hands(broker):
         {"message_timestamp": 1e18},
     ],
 )
-def test_a_value_no_worker_can_use_is_quarantined(broker, client, start_worker, work, change):
+def test_a_value_no_worker_can_use_is_quarantined(broker, queue_server, start_worker, work, change):
     message = work.send(1)
     fields = json.loads(Job.objects.get().message)
-    client.hset("test:q.msgs", f"{message.message_id}:1", json.dumps({**fields, **change}))
+    data = json.dumps({**fields, **change}).encode()
+    queue_server.replace("q", f"{message.message_id}:1", data)
     worker = start_worker()
 
     wait_until(DeadLetter.objects.exists)
@@ -87,9 +89,11 @@ def test_a_value_no_worker_can_use_is_quarantined(broker, client, start_worker, 
     assert work.ran == []
 
 
-def test_a_message_id_of_any_bytes_is_quarantined_and_leaves(broker, client, start_worker, work):
-    client.hset("test:q.msgs", b"\xff\xfe:1", b"\x00")
-    client.rpush("test:q.1", b"\xff\xfe:1")
+@pytest.mark.every_provider
+def test_a_message_id_of_any_bytes_is_quarantined_and_leaves(
+    broker, queue_server, start_worker, work
+):
+    queue_server.put("q", b"\xff\xfe:1", b"\x00")
     start_worker()
 
     wait_until(DeadLetter.objects.exists)
@@ -113,23 +117,26 @@ def test_arguments_nested_too_deeply_are_refused(broker, work):
         work.send(nested)
 
 
+@pytest.mark.every_provider
 def test_bytes_published_by_others_do_not_end_the_wake_up_thread(
-    broker, client, start_worker, work
+    broker, queue_server, start_worker, work
 ):
+    work.send(0)
     start_worker()
-    client.publish("test:__pushed__", b"\xff")
+    wait_until(lambda: completed() == 1)
+    queue_server.announce(b"\xff")
     work.send(1)
 
-    wait_until(lambda: completed() == 1)
+    wait_until(lambda: completed() == 2)
     assert all(thread.is_alive() for thread in broker.dispatcher.threads)
 
 
+@pytest.mark.every_provider
 def test_what_the_ledger_does_not_know_survives_the_death_of_its_holder(
-    broker, client, start_worker, work, in_dead_hands
+    broker, queue_server, start_worker, work, in_dead_hands
 ):
     message = work.message(7).copy(options={"redis_message_id": "r-1"})
-    client.hset("test:q.msgs", "r-1", message.encode())
-    client.rpush("test:q.1", "r-1")
+    queue_server.put("q", "r-1", message.encode())
     assert len(in_dead_hands(10)) == 1
     start_worker()
 
@@ -204,6 +211,7 @@ def test_a_full_server_lets_go_of_what_is_done_and_goes_on(
 
 
 # --- The ledger -----------------------------------------------------------------------
+@pytest.mark.every_provider
 def test_a_row_that_somebody_holds_locked_does_not_hold_up_the_others(
     broker, start_worker, work, monkeypatch
 ):
@@ -228,6 +236,7 @@ def test_a_row_that_somebody_holds_locked_does_not_hold_up_the_others(
     assert Attempt.objects.count() == 20
 
 
+@pytest.mark.every_provider
 def test_an_outcome_no_driver_can_send_is_recorded_without_its_text(
     broker, start_worker, work, monkeypatch
 ):

@@ -10,16 +10,16 @@ import dramatiq
 import pytest
 
 from queueadmin import queues
-from queueadmin.brokers import RedisBroker
+from queueadmin.brokers.base import LedgerBroker
 from queueadmin.clock import now
 from queueadmin.controls import Control
 from queueadmin.exceptions import NotPermitted
-from queueadmin.ledger import Parcel
 from queueadmin.models import Attempt, AuditEntry, DeadLetter, Job
 from queueadmin.policies import Policy, Rate, per_second
 from queueadmin.states import JobState
+from tests.providers import MakeBroker
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.every_provider]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -38,24 +38,32 @@ def policy(settings: Any) -> Callable[..., None]:
 
 
 @pytest.fixture
-def fleet(broker: RedisBroker, redis_url: str) -> Iterator[Callable[..., dramatiq.Actor]]:
+def fleet(broker: LedgerBroker, make_broker: MakeBroker) -> Iterator[Callable[..., dramatiq.Actor]]:
     """Run an actor on three workers with a broker each, as three processes would."""
-    workers: list[tuple[RedisBroker, dramatiq.Worker]] = []
+    workers: list[dramatiq.Worker] = []
 
     def start(function: Callable[..., Any], queue: str, threads: int = 4) -> dramatiq.Actor:
         producer = dramatiq.actor(function, queue_name=queue, broker=broker)
         for _ in range(3):
-            other = RedisBroker(url=redis_url, namespace="test")
+            other = make_broker()
             dramatiq.actor(function, queue_name=queue, broker=other)
             worker = dramatiq.Worker(other, worker_threads=threads, worker_timeout=100)
             worker.start()
-            workers.append((other, worker))
+            workers.append(worker)
         return producer
 
     yield start
-    for other, worker in workers:
+    for worker in workers:
         worker.stop(timeout=5_000)
-        other.close()
+
+
+def enqueue(broker: LedgerBroker, number: int) -> None:
+    """Enqueue job-0, job-1 and so on."""
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work() -> None: ...
+
+    broker.enqueue_many(work.message().copy(message_id=f"job-{each}") for each in range(number))
 
 
 def completed() -> int:
@@ -105,8 +113,7 @@ def test_rate_holds_over_the_whole_fleet_and_costs_no_attempt(policy, fleet):
 
 
 def test_the_server_grants_no_more_than_the_rate_in_any_window(broker):
-    parcels = [Parcel(f"job-{number}", 1, "q", 1, b"{}") for number in range(100)]
-    broker.transport.push(parcels)
+    enqueue(broker, 100)
     control = Control(rate=per_second(10))
 
     first, _ = broker.transport.fetch_limited("q", 100, control, [])
@@ -117,7 +124,7 @@ def test_the_server_grants_no_more_than_the_rate_in_any_window(broker):
 
 
 def test_a_slot_is_free_when_its_message_has_run_or_is_given_back(broker):
-    broker.transport.push([Parcel(f"job-{number}", 1, "q", 1, b"{}") for number in range(9)])
+    enqueue(broker, 9)
     control = Control(concurrency=2)
 
     def fetch(freed=()):
@@ -135,7 +142,7 @@ def test_a_slot_is_free_when_its_message_has_run_or_is_given_back(broker):
 
 
 def test_the_slots_of_a_dead_worker_come_back(broker):
-    broker.transport.push([Parcel(f"job-{number}", 1, "q", 1, b"{}") for number in range(4)])
+    enqueue(broker, 4)
     control = Control(concurrency=2)
     mine, broker.transport.worker_id = broker.transport.worker_id, "gone:1:x"
     assert len(broker.transport.fetch_limited("q", 9, control, [])[0]) == 2

@@ -178,7 +178,8 @@ def test_old_minutes_become_hours_once() -> None:
         )
     MinuteStatistic.objects.create(minute=now(), queue="mail", actor="send", shard=1)
 
-    assert statistics.roll_up() == 4
+    # The two rows of the first minute are one by then.
+    assert statistics.roll_up() == 3
     assert statistics.roll_up() == 0
 
     rows = HourStatistic.objects.order_by("hour").values_list("hour", "completed", "run_3")

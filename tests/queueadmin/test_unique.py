@@ -15,7 +15,7 @@ from queueadmin.models import DeadLetter, Job, UniqueKey
 from queueadmin.states import DeadLetterStatus, JobState
 from queueadmin.testing import run_jobs
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.every_provider]
 
 
 @pytest.fixture

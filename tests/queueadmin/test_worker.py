@@ -14,7 +14,7 @@ from queueadmin.exceptions import PermanentError
 from queueadmin.models import Attempt, DeadLetter, Job
 from queueadmin.states import DeadLetterStatus, DeathCause, JobState, Outcome
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.every_provider]
 
 
 def wait_until(condition, seconds=10.0):
@@ -139,14 +139,12 @@ def test_a_long_job_is_shown_as_active(broker, start_worker):
     ],
 )
 def test_bytes_that_are_no_message_become_a_dead_letter_and_hold_nobody_up(
-    broker, start_worker, data
+    broker, queue_server, start_worker, data
 ):
     @dramatiq.actor(queue_name="q", broker=broker)
     def work(): ...
 
-    client = broker.transport._client
-    client.hset("test:q.msgs", "rogue", data)
-    client.rpush("test:q.1", "rogue")
+    queue_server.put("q", "rogue", data)
     good = [work.send() for _ in range(3)]
     start_worker()
 
@@ -161,15 +159,16 @@ def test_bytes_that_are_no_message_become_a_dead_letter_and_hold_nobody_up(
 @pytest.mark.parametrize(
     "options", [{"retries": "x"}, {"time_limit": []}, {"throws": 1}, {"max_age": "old"}]
 )
-def test_a_hostile_message_in_the_broker_kills_no_thread(broker, start_worker, options):
+def test_a_hostile_message_in_the_broker_kills_no_thread(
+    broker, queue_server, start_worker, options
+):
     @dramatiq.actor(queue_name="q", broker=broker)
     def work(): ...
 
     message = work.send()
-    client = broker.transport._client
     fields = json.loads(Job.objects.get().message)
     fields["options"] = options
-    client.hset("test:q.msgs", f"{message.message_id}:1", json.dumps(fields))
+    queue_server.replace("q", f"{message.message_id}:1", json.dumps(fields).encode())
     worker = start_worker()
 
     wait_until(DeadLetter.objects.exists)
@@ -209,7 +208,7 @@ def _send_unknown(broker):
     time.sleep(0.01)
 
 
-def test_a_message_of_plain_dramatiq_is_adopted_and_runs_once(broker, start_worker):
+def test_a_message_of_plain_dramatiq_is_adopted_and_runs_once(broker, queue_server, start_worker):
     ran = []
 
     @dramatiq.actor(queue_name="q", broker=broker)
@@ -217,9 +216,7 @@ def test_a_message_of_plain_dramatiq_is_adopted_and_runs_once(broker, start_work
         ran.append(number)
 
     message = work.message(7).copy(options={"redis_message_id": "r-1"})
-    client = broker.transport._client
-    client.hset("test:q.msgs", "r-1", message.encode())
-    client.rpush("test:q.1", "r-1")
+    queue_server.put("q", "r-1", message.encode())
     start_worker()
 
     wait_until(Job.objects.filter(pk=message.message_id, state=JobState.COMPLETED).exists)
@@ -372,7 +369,7 @@ def test_one_outcome_that_the_ledger_refuses_does_not_stop_the_others(
     assert "worker's log" in DeadLetter.objects.get().error_message
 
 
-def test_recovery_sends_again_what_a_flushed_server_forgot(broker, start_worker):
+def test_recovery_sends_again_what_a_flushed_server_forgot(broker, queue_server, start_worker):
     from datetime import timedelta
 
     from queueadmin import recovery
@@ -387,7 +384,7 @@ def test_recovery_sends_again_what_a_flushed_server_forgot(broker, start_worker)
     for number in range(50):
         work.send(number)
     Job.objects.update(due_at=now() - timedelta(minutes=1), in_broker=True)
-    broker.transport._client.flushdb()
+    queue_server.empty()
 
     assert recovery.recover(dry_run=True).found["lost in the broker"] == 50
     assert recovery.recover().found["lost in the broker"] == 50

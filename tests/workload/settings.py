@@ -7,6 +7,6 @@ from tests.settings import DATABASES, DRAMATIQ_BROKER, INSTALLED_APPS, LOGGING, 
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.workload"]
 DATABASES["default"]["NAME"] = os.environ["WORKLOAD_DATABASE"]
-DRAMATIQ_BROKER["OPTIONS"]["namespace"] = "workload"
+DRAMATIQ_BROKER["OPTIONS"]["namespace"] = os.environ["WORKLOAD_NAMESPACE"]
 LOGGING["root"]["level"] = "INFO"  # the tests wait for "is ready"
 QUEUEADMIN = {**QUEUEADMIN, "HARD_LIMIT_GRACE": 1}

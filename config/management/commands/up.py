@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import amqp
 import redis
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -17,6 +18,8 @@ from django.core.management.base import BaseCommand, CommandError
 from config import embedded, machine
 from config.machine import HOST, Ports
 from config.stack import Program, Stack, StackError, Stopped
+from queueadmin.brokers.line import options_of
+from queueadmin.brokers.redis import client_of
 
 
 def manage(*arguments: str) -> tuple[str, ...]:
@@ -47,13 +50,22 @@ def accepts(port: int) -> bool:
 
 def answers_ping(url: str) -> bool:
     """Return whether a Valkey or Redis server answers at an address."""
-    client = redis.Redis.from_url(url, socket_timeout=2)
+    client = client_of(url, socket_timeout=2)
     try:
         return bool(client.ping())
     except redis.RedisError:
         return False
     finally:
         client.close()
+
+
+def answers_amqp(url: str) -> bool:
+    """Return whether a RabbitMQ server lets us in at an address."""
+    try:
+        with amqp.Connection(**{**options_of(url), "connect_timeout": 2}):
+            return True
+    except (OSError, amqp.AMQPError):
+        return False
 
 
 def server_program(directory: Path) -> Program:
@@ -147,6 +159,13 @@ class Command(BaseCommand):
             if machine.wants_embedded_server(os.environ):
                 embedded.prepare(directory)
                 stack.start([server_program(directory)])
+            elif settings.QUEUE_PROVIDER == "rabbitmq":
+                if not answers_amqp(settings.RABBITMQ_URL):
+                    raise StackError(
+                        "No RabbitMQ lets us in at the address in RABBITMQ_URL. Start it, correct "
+                        "the address, or unset QUEUE_PROVIDER to use the server that comes with "
+                        "the project."
+                    )
             elif not answers_ping(settings.REDIS_URL):
                 raise StackError(
                     "No Redis answers at the address in REDIS_URL or REDIS_HOST. Start it, or "

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
-from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.dateparse import parse_datetime
-from django.utils.module_loading import autodiscover_modules
 from django.utils.timezone import is_naive, make_aware
+from dramatiq import get_broker
 from rich.console import Console
 from rich.progress import Progress
 
@@ -25,19 +26,24 @@ from queueadmin import (
     overview,
     queues,
     recovery,
+    relocating,
+    retention,
     scheduling,
     workers,
 )
+from queueadmin.brokers.base import BrokerUnavailable
 from queueadmin.clock import now
 from queueadmin.conf import settings
 from queueadmin.deadletters import BulkResult
 from queueadmin.exceptions import QueueadminError
 from queueadmin.management.printing import write
 from queueadmin.models import DeadLetter, Job, ScheduleOccasion
-from queueadmin.states import DeadLetterStatus, JobState
+from queueadmin.states import FINISHED, DeadLetterStatus, JobState
 
-PARTLY = 2
+#: Exit codes; 2 is also what the parser of arguments exits with.
+FAILED, USAGE, PARTLY, FINDINGS = 1, 2, 3, 4
 _MOST_ROWS = 1_000
+_MOST_HOURS = 10 * 366 * 24
 
 Verb = Callable[[list[Any]], BulkResult]
 
@@ -45,8 +51,12 @@ Verb = Callable[[list[Any]], BulkResult]
 class Command(BaseCommand):
     help = (
         "Look at queues, jobs, dead letters and workers, and act on them. Exit code 0: done; "
-        "1: failed, or nothing could be done; 2: done in part, or wrong arguments."
+        "1: failed, or nothing could be done; 2: wrong arguments; 3: done in part; 4: `doctor` found "
+        "something."
     )
+    # What the settings of queues say is checked; the pages are not, whose import takes longer
+    # than most of what is asked for here.
+    requires_system_checks = [Tags.compatibility]
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -81,7 +91,11 @@ class Command(BaseCommand):
         sub.add_argument("--status", choices=DeadLetterStatus.values)
         sub.add_argument("--queue")
         sub.add_argument("--limit", type=_limit, default=50)
-        add_bulk("requeue", "Give dead letters a new round of attempts.", of="letters")
+        sub = add_bulk("requeue", "Give dead letters a new round of attempts.", of="letters")
+        sub.add_argument(
+            "--confirm", metavar="ACTOR", default="",
+            help="for one dead letter of an actor that is not safe to repeat: the actor's name",
+        )  # fmt: skip
         add_bulk("discard", "Mark dead letters permanently failed.", of="letters")
         add_bulk("cancel", "Cancel jobs.", of="jobs")
         add_bulk("retry", "Run scheduled and retrying jobs now.", of="jobs")
@@ -91,18 +105,43 @@ class Command(BaseCommand):
         sub.add_argument("queue")
         sub.add_argument("--minutes", type=int, help="go on by itself after so long")
         add("resume", "Let a queue's jobs start again.", changes=True).add_argument("queue")
+        sub = add("clean", "Remove jobs that ended long ago.", changes=True)
+        sub.add_argument(
+            "states", nargs="+", choices=[state.value for state in FINISHED], metavar="STATE"
+        )
+        sub.add_argument("--queue", help="only of this queue")
+        sub.add_argument(
+            "--older-than-hours", required=True, type=_hours, help="since they ended, such as 24"
+        )
+        sub.add_argument("--dry-run", action="store_true", help="only count what would be removed")
         sub = add("recover", "Compare ledger and broker, and repair.", changes=True)
         sub.add_argument("--dry-run", action="store_true", help="only count what would be done")
+        sub = add(
+            "migrate-broker",
+            "Move all open jobs here from another message server. Start it before the first "
+            "process works on the new server; it ends when no worker of the old one is alive.",
+            changes=True,
+        )
+        sub.add_argument("--from", dest="source", required=True, metavar="URL")
+        sub.add_argument("--from-namespace", default="", help="prefix of the names there")
+        sub.add_argument(
+            "--wait", type=int, default=600, metavar="SECONDS",
+            help="for workers of the old server to end; then exit with 2, and call again",
+        )  # fmt: skip
+        sub.add_argument("--dry-run", action="store_true", help="only count what is there")
         sub = add("schedule", "List schedules, or enqueue the job of one now.")
         sub.add_argument("--run", metavar="NAME", help="enqueue this one's job now")
         add("doctor", "Examine settings, broker, database, clock, workers and schedules.")
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
         """Do one verb; see the module's exit codes."""
-        # Importing them declares the actors, which a requeue and a schedule need.
-        autodiscover_modules(*getattr(django_settings, "DRAMATIQ_AUTODISCOVER_MODULES", ["tasks"]))
         try:
-            getattr(self, f"_{verb}")(**options)
+            getattr(self, f"_{verb}".replace("-", "_"))(**options)
+        except BrokerUnavailable as error:
+            raise CommandError(
+                f"A message server does not answer: {error}. The ledger keeps all jobs; start "
+                "the server, or correct its address, and call again."
+            ) from error
         except (QueueadminError, ValueError) as error:
             raise CommandError(str(error)) from error
 
@@ -160,13 +199,19 @@ class Command(BaseCommand):
         )
         self._write([dict(row) for row in shown[:limit]], options)
 
-    def _requeue(self, *, by: str | None, reason: str, **options: Any) -> None:
+    def _requeue(self, *, by: str | None, reason: str, confirm: str, **options: Any) -> None:
         user = _user(by)
         ids = _letters(**options)
         if options["dry_run"]:
             self._finish(deadletters.preview(ids, "requeue"), options)
             return
-        self._in_steps(ids, lambda step: deadletters.requeue(step, by=user, reason=reason), options)
+        if confirm and len(ids) != 1:
+            raise CommandError("--confirm is for one dead letter, named by its id.")
+
+        def act(step: list[Any]) -> BulkResult:
+            return deadletters.requeue(step, by=user, reason=reason, confirmed=confirm)
+
+        self._in_steps(ids, act, options)
 
     def _discard(self, *, by: str | None, reason: str, **options: Any) -> None:
         user = _user(by)
@@ -200,7 +245,7 @@ class Command(BaseCommand):
         self, *, queue: str, minutes: int | None, by: str | None, reason: str, **options: Any
     ) -> None:
         if minutes is not None and not 0 < minutes <= 366 * 24 * 60:
-            raise CommandError("--minutes is between 1 and a year's.")
+            raise CommandError("--minutes is between 1 and a year's.", returncode=USAGE)
         until = now() + timedelta(minutes=minutes) if minutes is not None else None
         changed = queues.pause(queue, by=_user(by), reason=reason, until=until)
         self._write([{"queue": queue, "changed": changed, "paused_until": until}], options)
@@ -208,6 +253,40 @@ class Command(BaseCommand):
     def _resume(self, *, queue: str, by: str | None, reason: str, **options: Any) -> None:
         changed = queues.resume(queue, by=_user(by), reason=reason)
         self._write([{"queue": queue, "changed": changed}], options)
+
+    def _clean(
+        self,
+        *,
+        states: list[str],
+        queue: str | None,
+        older_than_hours: timedelta,
+        by: str | None,
+        reason: str,
+        dry_run: bool,
+        **options: Any,
+    ) -> None:
+        def clean(*, dry_run: bool) -> retention.Cleaned:
+            return retention.clean(
+                states, older_than_hours, queue, by=user, reason=reason, dry_run=dry_run
+            )
+
+        user = _user(by)
+        found = clean(dry_run=True)
+        removed = 0
+        if not dry_run:
+            number = found.matched - found.held
+            # On stderr, so that stdout stays readable for machines.
+            console = Console(stderr=True)
+            with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+                task = bar.add_task("Removing", total=number)
+                # One call removes BULK_LIMIT at most.
+                while (step := clean(dry_run=False)).removed:
+                    removed += step.removed
+                    bar.update(task, completed=removed)
+                    if not step.left:
+                        break
+        row = {"matched": found.matched, "held": found.held, "removed": removed}
+        self._write([{**row, "dry_run": dry_run}], options)
 
     def _recover(self, *, by: str | None, dry_run: bool, **options: Any) -> None:
         user = _user(by)
@@ -217,6 +296,41 @@ class Command(BaseCommand):
         if run is None:
             raise CommandError("Another recovery is under way; wait for its end.")
         self._write([{"run": run.pk, "dry_run": dry_run, "found": run.found}], options)
+
+    def _migrate_broker(
+        self,
+        *,
+        source: str,
+        from_namespace: str,
+        wait: int,
+        by: str | None,
+        reason: str,
+        **options: Any,
+    ) -> None:
+        broker: Any = get_broker()
+        parts = urlsplit(source)
+        name = f"{parts.scheme}://{parts.hostname or ''}:{parts.port or ''}{parts.path} {from_namespace}"
+        old = relocating.transport_of(source, from_namespace)
+        try:
+            if options["dry_run"]:
+                found = relocating.preview(old)
+            else:
+                with _bar() as bar:
+                    task = bar.add_task("moving", total=None)
+                    found = relocating.relocate(
+                        old,
+                        broker,
+                        name=name,
+                        by=_user(by),
+                        reason=reason,
+                        patience=wait,
+                        tell=lambda done, total: bar.update(task, completed=done, total=total),
+                    )
+        finally:
+            old.close()
+        self._write([{**asdict(found), "dry_run": options["dry_run"]}], options)
+        if not (found.is_finished or options["dry_run"]):
+            sys.exit(PARTLY)
 
     def _schedule(self, *, run: str | None, **options: Any) -> None:
         if run is not None:
@@ -238,11 +352,11 @@ class Command(BaseCommand):
         findings = doctor.examine()
         self._write([{**asdict(one), "is_good": one.is_good} for one in findings], options)
         if not all(finding.is_good for finding in findings):
-            sys.exit(1)
+            sys.exit(FINDINGS)
 
     def _on_jobs(self, verb: str, ids: list[str], act: Verb, options: dict[str, Any]) -> None:
         if not ids:
-            raise CommandError("Name at least one job by its id.")
+            raise CommandError("Name at least one job by its id.", returncode=USAGE)
         if options["dry_run"]:
             self._finish(jobs.preview(ids, verb), options)
             return
@@ -254,9 +368,7 @@ class Command(BaseCommand):
         left_out = max(len(wanted) - settings.BULK_LIMIT, 0)
         wanted = wanted[: settings.BULK_LIMIT]
         done, skipped = 0, Counter[str]()
-        # On stderr, so that stdout stays readable for machines.
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        with _bar() as bar:
             for step in bar.track(range(0, len(wanted), deadletters.BATCH)):
                 result = act(wanted[step : step + deadletters.BATCH])
                 done += result.done + getattr(result, "stopping", 0)
@@ -268,10 +380,16 @@ class Command(BaseCommand):
     def _finish(self, result: BulkResult, options: dict[str, Any]) -> None:
         self._write([{**asdict(result), "dry_run": options["dry_run"]}], options)
         if result.done < result.requested:
-            sys.exit(PARTLY if result.done else 1)
+            sys.exit(PARTLY if result.done else FAILED)
 
     def _write(self, rows: Iterable[dict[str, Any]], options: dict[str, Any]) -> None:
         write(self.stdout, list(rows), output_format=options["format"])
+
+
+def _bar() -> Progress:
+    # On stderr, so that stdout stays readable for machines.
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def _letters(
@@ -281,7 +399,9 @@ def _letters(
     wanted = {"queue": queue, "actor": actor, "error_class": error}
     named = {name: value for name, value in wanted.items() if value}
     if bool(ids) == bool(named):
-        raise CommandError("Name dead letters by id, or by --queue, --actor, --error; not both.")
+        raise CommandError(
+            "Name dead letters by id, or by --queue, --actor, --error; not both.", returncode=USAGE
+        )
     if ids:
         return ids
     found = DeadLetter.objects.pending().filter(**named).order_by("pk")
@@ -296,7 +416,7 @@ def _user(name: str | None) -> Any:
     try:
         return model._default_manager.get_by_natural_key(name)
     except model.DoesNotExist:
-        raise CommandError(f"No user is named {name!r}.") from None
+        raise CommandError(f"No user is named {name!r}.", returncode=USAGE) from None
 
 
 def _key(text: str) -> int:
@@ -305,6 +425,13 @@ def _key(text: str) -> int:
     if not 0 < number < 2**63:
         raise ArgumentTypeError(f"{text} is no id of a dead letter")
     return number
+
+
+def _hours(text: str) -> timedelta:
+    hours = float(text)
+    if not 0 <= hours <= _MOST_HOURS:
+        raise ArgumentTypeError(f"{text} is not between 0 and {_MOST_HOURS}")
+    return timedelta(hours=hours)
 
 
 def _limit(text: str) -> int:

@@ -3,9 +3,7 @@
 import signal
 from typing import Any
 
-from django.conf import settings as django_settings
 from django.core.management.base import BaseCommand, CommandError
-from django.utils.module_loading import autodiscover_modules
 
 from queueadmin import scheduling
 from queueadmin.conf import settings
@@ -19,8 +17,6 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # Importing them declares the actors; the setting is the one workers go by.
-        autodiscover_modules(*getattr(django_settings, "DRAMATIQ_AUTODISCOVER_MODULES", ["tasks"]))
         try:
             scheduling.require_valid(settings.SCHEDULES)
         except ConfigurationError as error:

@@ -17,6 +17,7 @@ def viewer(db: None) -> Client:
     return _logged_in(
         "viewer",
         "view_job",
+        "view_attempt",
         "view_deadletter",
         "view_auditentry",
         "view_recoveryrun",

@@ -125,3 +125,16 @@ def test_an_unreadable_message_leads_back_with_the_reason(lead, broker, db):
     letter = make_dead_letter(job={"message": b"\xff"})
     answer = lead.get(page(letter), follow=True)
     assert "cannot be read" in answer.content.decode()
+
+
+def test_the_form_names_a_default_unless_its_name_is_that_of_a_secret(lead, broker):
+    @dramatiq.actor(queue_name="whatsapp-messages", broker=broker)
+    def send_order_confirmation(
+        order: int, language: str = "en", retry_in: int = 60, token: str = "inside"
+    ) -> None: ...
+
+    html = lead.get(page(dead())).content.decode()
+
+    assert "empty means the default, &quot;en&quot;" in html
+    assert "empty means the default, 60" in html
+    assert "inside" not in html

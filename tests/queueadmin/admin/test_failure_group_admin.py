@@ -126,6 +126,20 @@ def test_verbs_ask_first_and_then_act_in_the_persons_name(lead: Client) -> None:
     assert set(AuditEntry.objects.values_list("user_name", flat=True)) == {"lead"}
 
 
+def test_a_group_that_failed_again_since_it_was_looked_at_is_not_resolved(lead: Client) -> None:
+    group = make_group(deaths=2)
+    address = reverse("admin:queueadmin_failuregroup_do", args=[group.pk, "resolve"])
+    form = lead.get(address).context["form"]
+    assert 'name="seen_deaths" value="2"' in str(form)
+    FailureGroup.objects.update(deaths=3)
+
+    html = do(lead, group, "resolve", what_was_done="x", seen_deaths="2").content.decode()
+
+    assert "Nothing was changed" in html
+    group.refresh_from_db()
+    assert group.status == GroupStatus.OPEN
+
+
 def test_what_is_wrong_in_a_form_is_said_beside_it(lead: Client) -> None:
     group = make_group()
 

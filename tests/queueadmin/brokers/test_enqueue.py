@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import dramatiq
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 
 from queueadmin import dispatcher
 from queueadmin.brokers import RedisBroker
@@ -15,7 +16,7 @@ from queueadmin.exceptions import InvalidMessage
 from queueadmin.models import Job
 from queueadmin.states import JobState, Priority
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.every_provider]
 
 
 @pytest.fixture
@@ -203,6 +204,14 @@ def test_many_jobs_are_added_and_pushed_at_once(broker, greet, monkeypatch):
 
     assert Job.objects.count() == 1200
     assert pushes == [1200]
+
+
+def test_a_few_jobs_cost_a_transaction_one_statement(broker, greet):
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        broker.enqueue_many([greet.message("anna"), greet.message("ben"), greet.message("carla")])
+
+    assert [query["sql"][:11] for query in queries] == ["INSERT INTO"]
+    assert len(held(broker)) == 3
 
 
 def test_of_many_jobs_with_a_bad_one_none_is_added_and_it_is_named(broker, greet):
