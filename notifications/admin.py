@@ -8,13 +8,12 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import URLPattern, path
-from django.utils.translation import gettext as _t
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
-from . import delivery as use_cases
-from . import rendering, samples
+from . import rendering, resending, samples
 from .models import Delivery, DeliveryState, Event, Incoming, OptOut, Receipt
 
 if TYPE_CHECKING:
@@ -89,9 +88,10 @@ class DeliveryAdmin(DeliveryAdminBase):
     list_filter = ("state", "receipt", "channel", "event", "provider")
     search_fields = ("recipient_name", "address", "=provider_message_id", "=subject")
     show_full_result_count = False
-    actions = ("allow_resend",)
+    actions = ("resend",)
     inlines = (ReceiptInline,)
     change_list_template = "admin/notifications/delivery/change_list.html"
+    change_form_template = "admin/notifications/delivery/change_form.html"
     fieldsets = (
         (None, {"fields": ("event", "occasion", "channel", "language", "state")}),
         (_("For"), {"fields": ("recipient_name", "address", "subject", "recipient")}),
@@ -99,6 +99,7 @@ class DeliveryAdmin(DeliveryAdminBase):
             _("Provider"),
             {"fields": ("provider", "provider_message_id", "reference", "receipt", "receipt_at")},
         ),
+        (_("Resending"), {"fields": ("resends", "sent_again_by")}),
         (_("Error"), {"fields": ("error_code", "error_text")}),
         (_("Times"), {"fields": ("created_at", "claimed_at", "sent_at")}),
     )
@@ -114,6 +115,22 @@ class DeliveryAdmin(DeliveryAdminBase):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Deliveries stay: without its row a message could be sent again."""
         return False
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Offer to send it again where that is possible and allowed."""
+        delivery = self.get_object(request, object_id) if object_id else None
+        can_resend = delivery is not None and resending.skip(delivery) is None
+        context = {
+            **(extra_context or {}),
+            "can_resend": can_resend and self.has_resend_permission(request),
+        }
+        return super().changeform_view(request, object_id, form_url, context)
 
     def get_urls(self) -> list[URLPattern]:
         """Add the previews of the templates."""
@@ -134,7 +151,7 @@ class DeliveryAdmin(DeliveryAdminBase):
         language = _known_language(request.GET.get("language", "en"))
         context = {
             **self.admin_site.each_context(request),
-            "title": _t("Templates"),
+            "title": gettext("Templates"),
             "opts": self.opts,
             "language": language,
             "languages": settings.LANGUAGES,
@@ -157,41 +174,64 @@ class DeliveryAdmin(DeliveryAdminBase):
             raise PermissionDenied
 
     def has_resend_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may allow a second send."""
-        return request.user.has_perm("notifications.resend_delivery")
+        """Return whether the user may send a message again."""
+        return request.user.has_perm(resending.PERMISSION)
 
-    @admin.action(description=_("Allow resending (outcome unknown)…"), permissions=["resend"])
-    def allow_resend(
-        self, request: HttpRequest, queryset: QuerySet[Delivery]
-    ) -> HttpResponse | None:
-        """Ask for a reason, then let the chosen unknown deliveries be sent again."""
-        unknown = queryset.filter(state=DeliveryState.UNKNOWN).order_by("pk")
-        if "confirm" not in request.POST or not request.user.is_authenticated:
-            context = {
-                **self.admin_site.each_context(request),
-                "title": _t("Allow resending"),
-                "opts": self.model._meta,
-                "deliveries": unknown,
-                "skipped": queryset.count() - unknown.count(),
-                "chosen": request.POST.getlist("_selected_action"),
-            }
-            return render(request, "admin/notifications/delivery/allow_resend.html", context)
-        changed = use_cases.allow_resend(
-            unknown.values_list("pk", flat=True),
-            by=request.user,
-            reason=request.POST.get("reason", "").strip(),
+    @admin.display(description=_("sent again by"))
+    def sent_again_by(self, delivery: Delivery) -> str:
+        """Link the delivery that sends this one once more."""
+        successor = getattr(delivery, "successor", None)
+        if successor is None:
+            return "–"
+        address = reverse("admin:notifications_delivery_change", args=[successor.pk])
+        return format_html('<a href="{}">{}</a>', address, successor)
+
+    @admin.action(description=_("Resend…"), permissions=["resend"])
+    def resend(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> HttpResponse | None:
+        """Ask for a reason, then send the chosen deliveries again that may be."""
+        reason = request.POST.get("reason", "").strip()
+        chosen = queryset.select_related("successor").order_by("pk")
+        if "confirm" not in request.POST or not reason or not request.user.is_authenticated:
+            return self._ask_to_resend(request, chosen)
+        result = resending.resend(
+            chosen.values_list("pk", flat=True), by=request.user, reason=reason
         )
-        self.message_user(
-            request,
-            ngettext(
-                "%(count)d delivery may be sent again. Requeue its dead letter to send it.",
-                "%(count)d deliveries may be sent again. Requeue their dead letters to send them.",
-                len(changed),
-            )
-            % {"count": len(changed)},
-            messages.SUCCESS if changed else messages.WARNING,
-        )
+        self._tell_what_is_resent(request, result)
         return None
+
+    def _ask_to_resend(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> HttpResponse:
+        rows = list(chosen[: resending.LIMIT])
+        able = [delivery for delivery in rows if resending.skip(delivery) is None]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": gettext("Resend"),
+            "opts": self.model._meta,
+            "unknown": [row for row in able if row.state == DeliveryState.UNKNOWN],
+            "failed": [row for row in able if row.state != DeliveryState.UNKNOWN],
+            "skipped": chosen.count() - len(able),
+            "chosen": request.POST.getlist("_selected_action"),
+            "across": request.POST.get("select_across", "0"),
+        }
+        return render(request, "admin/notifications/delivery/resend.html", context)
+
+    def _tell_what_is_resent(self, request: HttpRequest, result: resending.Resent) -> None:
+        said = ngettext(
+            "%(count)d delivery is sent again.",
+            "%(count)d deliveries are sent again.",
+            len(result.done),
+        ) % {"count": len(result.done)}
+        if result.held:
+            said += " " + ngettext(
+                "%(count)d of them when somebody requeues its dead letter, which you may not.",
+                "%(count)d of them when somebody requeues their dead letters, which you may not.",
+                len(result.held),
+            ) % {"count": len(result.held)}
+        for why, count in result.skipped.items():
+            said += " " + gettext("%(count)d left alone: %(why)s.") % {
+                "count": count,
+                "why": why.label,
+            }
+        self.message_user(request, said, messages.SUCCESS if result.done else messages.WARNING)
 
 
 def _known_language(code: str) -> str:

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db import models, transaction
+from django.utils import timezone
 
 from queueadmin.models.job import subject_key
 
 from . import preferences, recipients
 from .actors import send_email, send_sms, send_whatsapp
+from .delivery import SOON
 from .models import Channel, Delivery, Event
 from .recipients import Recipient
 
@@ -59,13 +61,15 @@ def announce(
         )
         for channel in preferences.wanted(recipient, event.topic, channels)
     ]
-    wait = preferences.wait(event, person)
+    quiet_until = preferences.quiet_until(event, person)
+    # The queue wants a delay above 0.
+    delay = max(quiet_until - timezone.now(), SOON) if quiet_until else None
     with transaction.atomic():
         Delivery.objects.bulk_create(planned, ignore_conflicts=True)
         ours = [delivery.reference for delivery in planned]
         created = list(Delivery.objects.filter(reference__in=ours).order_by("pk"))
         for delivery in created:
             SENDERS[Channel(delivery.channel)].send_with_options(
-                args=(delivery.pk,), subject=delivery.subject, **wait
+                args=(delivery.pk,), subject=delivery.subject, delay=delay
             )
     return created

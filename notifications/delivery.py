@@ -7,18 +7,18 @@ cannot know how far that run came: the delivery becomes unknown and a person dec
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
-from queueadmin import audit
-
-from . import attachments, optouts, pauses, recipients, rendering
+from . import attachments, optouts, pauses, preferences, recipients, rendering
 from .channels import email, sms, whatsapp
 from .channels.base import Receipt, text
 from .exceptions import DeliveryError, DeliveryMissing, OutcomeUnknown, RecipientRejected
@@ -26,7 +26,7 @@ from .models import Channel, Delivery, DeliveryState, Event
 from .phones import is_phone
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import User
+    from django.db.models import QuerySet
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,22 @@ OPTED_OUT = frozenset({"opted_out", "131050"})
 SENDABLE = (DeliveryState.PENDING, DeliveryState.FAILED)
 
 
-def send(delivery_id: int, *, in_turn: bool = False) -> datetime | None:
-    """Send the delivery unless it is sent already, or its recipient opted out.
+@dataclass(frozen=True, slots=True)
+class Later:
+    """A delivery that must not be sent now; nothing was tried."""
+
+    at: datetime
+    #: Whether that is its turn at this number; see `notifications.pauses`.
+    in_turn: bool
+
+    @property
+    def delay(self) -> timedelta:
+        """How long that is from now."""
+        return max(self.at - timezone.now(), SOON)
+
+
+def send(delivery_id: int, *, in_turn: bool = False) -> Later | None:
+    """Send the delivery unless it is sent already, or its recipient opted out or sleeps.
 
     Args:
         delivery_id: which one.
@@ -47,7 +61,7 @@ def send(delivery_id: int, *, in_turn: bool = False) -> datetime | None:
 
     Returns:
         None when nothing is left to do; otherwise when to come back, because the provider
-        wants a pause. Nothing was tried then.
+        wants a pause or the recipient its peace.
 
     Raises:
         DeliveryMissing: there is no such delivery.
@@ -63,8 +77,8 @@ def send(delivery_id: int, *, in_turn: bool = False) -> datetime | None:
         if optouts.holds(channel, address):
             _suppress(delivery, address)
             return None
-        if later := pauses.turn(channel, address, in_turn=in_turn):
-            logger.info("Paused delivery=%s until=%s", delivery.pk, later.isoformat())
+        if later := _later(delivery, address, in_turn=in_turn):
+            logger.info("Waiting delivery=%s until=%s", delivery.pk, later.at.isoformat())
             return later
     claim = uuid.uuid4()
     # Durable: the claim must be in the database before the provider is called.
@@ -77,6 +91,9 @@ def send(delivery_id: int, *, in_turn: bool = False) -> datetime | None:
         _refuse(Delivery.objects.get(pk=delivery_id))
         return None
     receipt = _call(delivery, claim)
+    if receipt is None:
+        logger.info("Sent by its receipt delivery=%s", delivery.pk)
+        return None
     _record(
         delivery,
         claim,
@@ -91,20 +108,14 @@ def send(delivery_id: int, *, in_turn: bool = False) -> datetime | None:
     return None
 
 
-def allow_resend(delivery_ids: Iterable[int], *, by: "User", reason: str = "") -> set[int]:
-    """Let deliveries of unknown outcome be sent again, by a requeue of their jobs.
-
-    Returns:
-        The ids of the deliveries that changed; the others were not unknown any more.
-    """
-    changed = set()
-    with transaction.atomic():
-        for delivery_id in sorted(delivery_ids):  # one order for all, or rows deadlock
-            unknown = Delivery.objects.filter(pk=delivery_id, state=DeliveryState.UNKNOWN)
-            if unknown.update(state=DeliveryState.PENDING, claim=None):
-                changed.add(delivery_id)
-        audit.record("allow resend", "delivery", sorted(changed), by=by, reason=reason)
-    return changed
+def _later(delivery: Delivery, address: str, *, in_turn: bool) -> Later | None:
+    """Return when to come back: after quiet hours first, for a turn would pass in them."""
+    recipient = recipients.find(delivery.recipient)
+    if quiet_until := preferences.quiet_until(Event(delivery.event), recipient):
+        return Later(quiet_until, in_turn=False)
+    if turn := pauses.turn(Channel(delivery.channel), address, in_turn=in_turn):
+        return Later(turn, in_turn=True)
+    return None
 
 
 def _refuse(delivery: Delivery) -> None:
@@ -120,7 +131,7 @@ def _refuse(delivery: Delivery) -> None:
         return
     error = OutcomeUnknown(
         f"An earlier run of delivery {delivery.pk} ended between the provider's answer and its "
-        "record. Look at the provider whether it arrived; then allow to resend it, or close "
+        "record. Look at the provider whether it arrived; then resend the delivery, or close "
         "this dead letter.",
         provider=delivery.provider,
         code="interrupted",
@@ -132,8 +143,11 @@ def _refuse(delivery: Delivery) -> None:
     raise error
 
 
-def _call(delivery: Delivery, claim: uuid.UUID) -> Receipt:
-    """Call the provider and return its receipt; record a failure and raise it."""
+def _call(delivery: Delivery, claim: uuid.UUID) -> Receipt | None:
+    """Call the provider and return its receipt; record a failure and raise it.
+
+    None where the call failed for us, and the provider's own receipt says that it was taken.
+    """
     try:
         provider_call = _prepare(delivery)
     except Exception as error:  # recorded as what it is: nothing was sent; then raised
@@ -142,18 +156,21 @@ def _call(delivery: Delivery, claim: uuid.UUID) -> Receipt:
     try:
         return provider_call()
     except OutcomeUnknown as error:
-        _record_failure(delivery, claim, error, DeliveryState.UNKNOWN)
+        if _record_failure(delivery, claim, error, DeliveryState.UNKNOWN):
+            return None
         raise
     except DeliveryError as error:
         pauses.note(error, address=delivery.address)
         if error.code in OPTED_OUT:
             optouts.add(Channel(delivery.channel), delivery.address, source=error.provider)
-        _record_failure(delivery, claim, error, DeliveryState.FAILED)
+        if _record_failure(delivery, claim, error, DeliveryState.FAILED):
+            return None
         raise
     except Exception as error:
         # An error we did not foresee may have struck after the request was taken.
         logger.exception("Unforeseen error in delivery=%s", delivery.pk)
-        _record_failure(delivery, claim, error, DeliveryState.UNKNOWN)
+        if _record_failure(delivery, claim, error, DeliveryState.UNKNOWN):
+            return None
         raise OutcomeUnknown(
             f"Delivery {delivery.pk} broke off with {type(error).__name__}: {error}",
             code="unforeseen",
@@ -217,22 +234,45 @@ def _check_address(channel: Channel, address: str) -> None:
 
 def _record_failure(
     delivery: Delivery, claim: uuid.UUID, error: Exception, state: DeliveryState
-) -> None:
+) -> bool:
+    """Record a failure, unless a receipt has come meanwhile; return whether one has.
+
+    A receipt writes its rank and then looks at the state; we write the state where there is no
+    rank. So of the two that meet the second sees the first: the receipt a failure that it
+    proves wrong, or we a receipt that proves us wrong.
+    """
     known = error if isinstance(error, DeliveryError) else None
-    _record(
-        delivery,
-        claim,
-        state=state,
-        provider=known.provider if known else "",
-        error_code=(known.code if known else type(error).__name__)[:50],
-        error_text=text(error),
+    if (
+        _ours(delivery, claim)
+        .filter(receipt_rank=0)
+        .update(
+            address=delivery.address,
+            state=state,
+            provider=known.provider if known else "",
+            error_code=(known.code if known else type(error).__name__)[:50],
+            error_text=text(error),
+        )
+    ):
+        return False
+    is_proven = _ours(delivery, claim).update(
+        address=delivery.address,
+        state=DeliveryState.SENT,
+        sent_at=F("receipt_at"),
+        error_code="",
+        error_text="",
     )
+    if not is_proven:
+        logger.error("Failure of delivery=%s came after its claim: %s", delivery.pk, text(error))
+    return bool(is_proven)
 
 
 def _record(delivery: Delivery, claim: uuid.UUID, **outcome: object) -> None:
     """Write the outcome under our claim, also where somebody gave us up as unknown."""
-    written = Delivery.objects.filter(
-        pk=delivery.pk, claim=claim, state__in=(DeliveryState.SENDING, DeliveryState.UNKNOWN)
-    ).update(address=delivery.address, **outcome)
-    if not written:
+    if not _ours(delivery, claim).update(address=delivery.address, **outcome):
         logger.error("Outcome of delivery=%s came after its claim: %s", delivery.pk, outcome)
+
+
+def _ours(delivery: Delivery, claim: uuid.UUID) -> "QuerySet[Delivery]":
+    return Delivery.objects.filter(
+        pk=delivery.pk, claim=claim, state__in=(DeliveryState.SENDING, DeliveryState.UNKNOWN)
+    )

@@ -130,6 +130,15 @@ class Delivery(models.Model):
     channel = models.CharField(_("channel"), max_length=10, choices=Channel)
     #: Tells apart what happens again to the same subject, such as its second reminder.
     occasion = models.CharField(_("occasion"), max_length=60, blank=True, default="")
+    #: The delivery that did not arrive and is sent once more by this one.
+    resends = models.OneToOneField(
+        "self",
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="successor",
+        verbose_name=_("sends again"),
+    )
     language = models.CharField(_("language"), max_length=10, default="en")
     context = models.JSONField(_("context"), default=dict)
     state = models.CharField(
@@ -162,7 +171,9 @@ class Delivery(models.Model):
         verbose_name = _("delivery")
         verbose_name_plural = _("deliveries")
         default_permissions = ("view",)
-        permissions = [("resend_delivery", "Can allow a delivery of unknown outcome to be resent")]
+        permissions = [
+            ("resend_delivery", "Can resend a delivery of unknown outcome or not delivered")
+        ]
         ordering = ("-id",)
         constraints = [
             # Subject first: the same index answers "what was told about this order".

@@ -1,8 +1,7 @@
 """What recipients want: topics by channel, and quiet hours."""
 
 from collections.abc import Iterable
-from datetime import datetime, time, timedelta
-from typing import TypedDict
+from datetime import UTC, datetime, time, timedelta
 
 from django.db import models, transaction
 from django.utils import timezone
@@ -11,12 +10,6 @@ from queueadmin.models.job import subject_key
 
 from .models import Channel, Event, Refusal, Topic
 from .recipients import Sleeper
-
-
-class Wait(TypedDict, total=False):
-    """Options of a job that waits."""
-
-    delay: timedelta
 
 
 def wanted(recipient: models.Model, topic: Topic, channels: Iterable[Channel]) -> list[Channel]:
@@ -49,32 +42,37 @@ def refuse(recipient: models.Model, unwanted: Iterable[tuple[Topic, Channel]]) -
         )
 
 
-def wait(event: Event, recipient: object) -> Wait:
-    """Return how long news must wait for the end of the recipient's quiet hours.
+def quiet_until(event: Event, recipient: object) -> datetime | None:
+    """Return when the recipient's quiet hours end, if they are now and the news can wait.
 
-    It is decided when the event happens. A message that is retried, or whose queue was
-    behind, may still arrive in quiet hours; what is urgent never waits.
+    Asked twice: when the event happens, so that the job is scheduled for then, and again
+    right before each call of a provider, for a message may be retried, paused or late, or
+    the recipient may have changed the hours meanwhile. What is urgent never waits.
     """
     if event.is_urgent or not isinstance(recipient, Sleeper):
-        return {}
+        return None
     hours = recipient.notification_quiet_hours()
     if hours is None:
-        return {}
-    left = quiet_for(hours, timezone.localtime())
-    return {"delay": left} if left else {}
+        return None
+    return end_of_quiet(hours, timezone.localtime(timezone=timezone.get_default_timezone()))
 
 
-def quiet_for(hours: tuple[time, time], now: datetime) -> timedelta:
-    """Return how long quiet hours go on at `now`, which is local; zero outside of them.
+def end_of_quiet(hours: tuple[time, time], now: datetime) -> datetime | None:
+    """Return when quiet hours end that are on at `now`, which is local; None outside of them.
 
-    Hours that end before they begin go over midnight; equal ones are none.
+    Hours that end before they begin go over midnight; equal ones are none. They follow the
+    clock on the wall: a night in which it is moved is an hour longer or shorter. Where it
+    shows the end twice, the first of them that is still to come counts; where it skips the
+    end, the end comes as long after the jump as it stands after the skipped hour's beginning.
     """
     begin, end = hours
     clock = now.time()
     is_quiet = begin <= clock < end if begin <= end else clock >= begin or clock < end
     if not is_quiet:
-        return timedelta(0)
-    until = datetime.combine(now.date(), end, tzinfo=now.tzinfo)
-    if until <= now:
-        until = datetime.combine(now.date() + timedelta(days=1), end, tzinfo=now.tzinfo)
-    return until - now
+        return None
+    day = now.date() if clock < end else now.date() + timedelta(days=1)
+    until = datetime.combine(day, end, tzinfo=now.tzinfo)
+    # Compared in UTC: two times of one zone are compared by what the clock shows.
+    if until.astimezone(UTC) <= now.astimezone(UTC):
+        until = until.replace(fold=1)
+    return until.astimezone(UTC)

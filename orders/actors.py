@@ -155,5 +155,11 @@ def generate_report(report_id: int) -> None:
 
 @dramatiq.actor(queue_name="daily-reports")
 def daily_report() -> None:
-    """Make yesterday's report."""
-    reports.generate(reports.daily().pk)
+    """Ask for yesterday's report."""
+    reports.request_daily()
+
+
+@dramatiq.actor(queue_name="daily-reports")
+def generate_daily_report(report_id: int) -> None:
+    """Make the report of a day."""
+    reports.generate(report_id)

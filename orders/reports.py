@@ -1,6 +1,7 @@
 """Reports: asked for by staff or made each day, stored, mailed. The only writer of `Report`."""
 
 import logging
+from collections.abc import Iterable
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from queueadmin import progress
+from queueadmin.models import Job
 from queueadmin.models.job import subject_key
 
-from . import figures, report_files, telling
+from . import figures, telling
 from .exceptions import InvalidReport
 from .models import Report, ReportState
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: The actors whose progress is a report's progress.
+MAKERS = ("generate_report", "generate_daily_report")
 #: Longer ones would be asked for by mistake.
 MAX_DAYS = 366
 
@@ -50,17 +55,37 @@ def require_valid(first_day: date, last_day: date) -> None:
         raise InvalidReport(_("A report covers at most %(most)d days.") % {"most": MAX_DAYS})
 
 
-def daily() -> Report:
-    """Return yesterday's report, made once however often it is asked for."""
+def request_daily() -> Report:
+    """Enqueue yesterday's report; it is made once however often it is asked for."""
+    from .actors import generate_daily_report
+
     yesterday = timezone.localdate() - timedelta(days=1)
-    report, _is_new = Report.objects.get_or_create(
-        first_day=yesterday, is_daily=True, defaults={"last_day": yesterday}
-    )
+    with transaction.atomic():
+        report, _is_new = Report.objects.get_or_create(
+            first_day=yesterday, is_daily=True, defaults={"last_day": yesterday}
+        )
+        if report.state == ReportState.WAITING:
+            subject = subject_key(report)
+            # Asked for again while it is made, it is not made twice.
+            generate_daily_report.send_with_options(
+                args=(report.pk,), subject=subject, unique_key=subject
+            )
     return report
+
+
+def jobs_of(reports: Iterable[Report]) -> dict[int, Job]:
+    """Return the newest job that makes or made each report; old ones have none any more."""
+    keys = {subject_key(report): report.pk for report in reports}
+    jobs = Job.objects.filter(subject__in=keys, actor__in=MAKERS).defer("message", "result")
+    return {keys[job.subject]: job for job in jobs.order_by("enqueued_at", "id")}
 
 
 def generate(report_id: int) -> None:
     """Count, write both files and mail them; of two runs one's files stay."""
+    # Here: what draws PDF takes longer to import than all else that a command or a web process
+    # needs of this module.
+    from . import report_files
+
     report = Report.objects.get(pk=report_id)
     if report.state == ReportState.READY:
         return
@@ -74,7 +99,6 @@ def generate(report_id: int) -> None:
     with transaction.atomic():
         is_first = Report.objects.filter(pk=report_id, state=ReportState.WAITING).update(
             state=ReportState.READY,
-            progress=100,
             csv=csv,
             pdf=pdf,
             summary={"totals": named},
@@ -92,6 +116,9 @@ def _count(report: Report) -> list[figures.Day]:
     length = (report.last_day - report.first_day).days + 1
     days = []
     for offset in range(length):
-        days.append(figures.of_day(report.first_day + timedelta(days=offset)))
-        Report.objects.filter(pk=report.pk).update(progress=99 * len(days) // length)
+        day = report.first_day + timedelta(days=offset)
+        # The file is a step of its own: all is done only when it is written.
+        progress(offset, length + 1, day.isoformat())
+        days.append(figures.of_day(day))
+    progress(length, length + 1)
     return days

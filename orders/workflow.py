@@ -29,6 +29,7 @@ from .models import (
     OrderEvent,
     OrderLine,
     Payment,
+    Reason,
     RequestState,
     Retailer,
     VendorRequest,
@@ -136,7 +137,7 @@ def route(order_id: int) -> bool:
             if stock.reserve(lines, candidate.vendor):
                 _ask(order, candidate)
                 return True
-        _move(order_id, OrderState.UNFULFILLABLE, by=None, note=_("No vendor is left."))
+        _move(order_id, OrderState.UNFULFILLABLE, by=None, reason=Reason.NO_VENDOR)
         credit.reverse(order)
         bookings.end(order)
         _tell(order, OrderState.UNFULFILLABLE)
@@ -155,7 +156,8 @@ def answer(request: VendorRequest, *, accepted: bool, note: str = "") -> None:
         if request.expires_at > now and _move_asked(
             request,
             OrderState.CONFIRMED if accepted else OrderState.ROUTING,
-            note=f"{request.vendor}: {state.label}. {note}".strip(),
+            reason=Reason.ACCEPTED if accepted else Reason.REFUSED,
+            note=f"{request.vendor}, {note}" if note else str(request.vendor),
         ):
             _close(request, state, answered_at=now, note=note[:300])
             timers.stop(request.order, "fall_back", reason="the vendor answered")
@@ -180,8 +182,8 @@ def give_up_on(request_id: int) -> bool:
     if request.expires_at > timezone.now():
         return False
     with transaction.atomic():
-        note = _("%(vendor)s did not answer.") % {"vendor": request.vendor}
-        if not _move_asked(request, OrderState.ROUTING, note=note):
+        vendor = str(request.vendor)
+        if not _move_asked(request, OrderState.ROUTING, reason=Reason.SILENT, note=vendor):
             return False
         _close(request, RequestState.SILENT)
         _release(request)
@@ -229,7 +231,7 @@ def expire(order_id: int) -> bool:
             order_id,
             OrderState.EXPIRED,
             by=None,
-            note=_("Not confirmed in time."),
+            reason=Reason.LATE,
             expires_at__lte=timezone.now(),
         ):
             return False
@@ -245,6 +247,7 @@ def _move(
     target: OrderState,
     *,
     by: "AbstractBaseUser | None",
+    reason: Reason | None = None,
     note: str = "",
     **conditions: object,
 ) -> bool:
@@ -254,12 +257,12 @@ def _move(
     if not waiting.update(state=target, changed_at=now):
         logger.info("Order %s cannot become %s now", order_id, target)
         return False
-    _remember(order_id, target, by=by, note=note)
+    _remember(order_id, target, by=by, reason=reason, note=note)
     logger.info("Order %s is %s", order_id, target)
     return True
 
 
-def _move_asked(request: VendorRequest, target: OrderState, *, note: str) -> bool:
+def _move_asked(request: VendorRequest, target: OrderState, *, reason: Reason, note: str) -> bool:
     """Change the state if this request is the one the order waits for.
 
     An order asks a vendor once, so the vendor in its own row names the request: who gets
@@ -269,6 +272,7 @@ def _move_asked(request: VendorRequest, target: OrderState, *, note: str) -> boo
         request.order_id,
         target,
         by=None,
+        reason=reason,
         note=note,
         state=OrderState.AWAITING_VENDOR,
         vendor_id=request.vendor_id,
@@ -399,7 +403,12 @@ def _fill(order: Order, wanted: Basket) -> None:
 
 
 def _remember(
-    order_id: int, state: OrderState, *, by: "AbstractBaseUser | None", note: str = ""
+    order_id: int,
+    state: OrderState,
+    *,
+    by: "AbstractBaseUser | None",
+    reason: Reason | None = None,
+    note: str = "",
 ) -> None:
     OrderEvent.objects.create(
         order_id=order_id,
@@ -407,5 +416,6 @@ def _remember(
         state=state,
         user_id=by.pk if by is not None else None,
         user_name=by.get_username() if by is not None else "",
+        reason=reason or "",
         note=note[:300],
     )

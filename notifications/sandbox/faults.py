@@ -13,6 +13,7 @@ class Fault(StrEnum):
     PAIR_THROTTLED = "pair_throttled"  # WhatsApp only: too many to this one recipient
     OUTAGE = "outage"  # 503, nothing taken
     SLOW = "slow"  # taken, but answered after our clients have given up
+    LOST_REQUEST = "lost_request"  # not taken, and the connection breaks
     LOST_ANSWER = "lost_answer"  # taken, then the connection breaks
 
 

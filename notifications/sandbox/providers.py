@@ -24,7 +24,7 @@ class Answer:
     status: int
     body: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    #: Accepted, but answered late (SLOW) or never (LOST_ANSWER).
+    #: Accepted, but answered late (SLOW) or never (LOST_ANSWER); or neither (LOST_REQUEST).
     fault: Fault | None = None
 
 
@@ -67,6 +67,8 @@ def whatsapp(request: dict[str, Any], authorised: bool, box: Mailbox, faults: Fa
             return _meta_error(400, 131056, "(#131056) Pair rate limit hit", "Wait.")
         case Fault.OUTAGE:
             return _meta_error(503, 131016, "(#131016) Service unavailable", "Overloaded.")
+        case Fault.LOST_REQUEST:
+            return Answer(503, fault=fault)
     message_id = f"wamid.{uuid.uuid4().hex}"
     box.add(
         message_id=message_id,
@@ -106,6 +108,8 @@ def sendgrid(request: dict[str, Any], authorised: bool, box: Mailbox, faults: Fa
             return _sendgrid_error(429, "too many requests", None)
         case Fault.OUTAGE:
             return _sendgrid_error(503, "service unavailable", None)
+        case Fault.LOST_REQUEST:
+            return Answer(503, fault=fault)
     message_id = uuid.uuid4().hex
     arguments = personalization.get("custom_args")
     box.add(
@@ -138,6 +142,8 @@ def sms(request: dict[str, Any], authorised: bool, box: Mailbox, faults: Faults)
             return _sms_error(429, "throttled", "Too many messages.")
         case Fault.OUTAGE:
             return _sms_error(503, "unavailable", "The gateway is out of order.")
+        case Fault.LOST_REQUEST:
+            return Answer(503, fault=fault)
     message_id = f"sms-{uuid.uuid4().hex}"
     reference = str(request.get("reference", ""))
     box.add(

@@ -229,7 +229,7 @@ class _Requests(BaseHTTPRequestHandler):
     def _answer(self, answer: providers.Answer) -> None:
         if answer.fault is Fault.SLOW:
             self.server.sandbox.stopping.wait(self.server.sandbox.slow_seconds)
-        if answer.fault is Fault.LOST_ANSWER:
+        if answer.fault in (Fault.LOST_ANSWER, Fault.LOST_REQUEST):
             self.close_connection = True
             return
         if answer.body is None:

@@ -31,13 +31,16 @@ class Handler:
             return "451 4.3.2 System not accepting messages now"
         if fault is Fault.SLOW:
             await asyncio.sleep(SLOW_SECONDS)
-        if fault is Fault.LOST_ANSWER:
-            session.lost_answer = True  # type: ignore[attr-defined]  # a note to handle_DATA
+        if fault in (Fault.LOST_ANSWER, Fault.LOST_REQUEST):
+            session.lost = fault  # type: ignore[attr-defined]  # a note to handle_DATA
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:
         """Take the message."""
+        lost = getattr(session, "lost", None)
+        if lost is Fault.LOST_REQUEST:
+            return self._break_off(server)
         raw = envelope.content
         content = raw.encode() if isinstance(raw, str) else raw or b""
         parsed = email.message_from_bytes(content, policy=email.policy.default)
@@ -52,11 +55,12 @@ class Handler:
                 text=text.get_content() if text is not None else "",
                 attachments=[str(part.get_filename()) for part in parsed.iter_attachments()],
             )
-        if getattr(session, "lost_answer", False) and isinstance(
-            server.transport, asyncio.WriteTransport
-        ):
+        return self._break_off(server) if lost else "250 Message taken"
+
+    def _break_off(self, server: SMTP) -> str:
+        if isinstance(server.transport, asyncio.WriteTransport):
             server.transport.abort()
-        return "250 Message taken"
+        return "421 Nobody reads this"
 
 
 class Server(Controller):

@@ -10,7 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import URLPattern, path
-from django.utils.translation import gettext as _t
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import credit
@@ -80,11 +80,11 @@ class CreditAccountAdmin(AccountAdminBase):
             except InvalidPayment as error:
                 form.add_error("amount", str(error))
             else:
-                self.message_user(request, _t("The payment is recorded."), messages.SUCCESS)
+                self.message_user(request, gettext("The payment is recorded."), messages.SUCCESS)
                 return redirect("admin:orders_creditaccount_change", account_id)
         context = {
             **self.admin_site.each_context(request),
-            "title": _t("Record a payment"),
+            "title": gettext("Record a payment"),
             "opts": self.opts,
             "account": account,
             "form": form,

@@ -8,7 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import URLPattern, path
-from django.utils.translation import gettext as _t
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from notifications.models import Delivery
@@ -65,7 +65,7 @@ class EventInline(ReadOnly, EventInlineBase):
     """What happened to the order."""
 
     model = OrderEvent
-    fields = ("at", "state", "user_name", "note")
+    fields = ("at", "state", "user_name", "reason", "note")
     readonly_fields = fields
 
 
@@ -118,7 +118,7 @@ class OrderAdmin(ReadOnly, OrderAdminBase):
         except (NotAllowedNow, NotCancellable) as error:
             self.message_user(request, str(error), messages.ERROR)
         else:
-            said = _t("%(order)s is %(state)s now.") % {"order": order, "state": target.label}
+            said = gettext("%(order)s is %(state)s now.") % {"order": order, "state": target.label}
             self.message_user(request, said, messages.SUCCESS)
         return redirect("admin:orders_order_change", order_id)
 

@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
-from django.http import FileResponse, Http404, HttpRequest, HttpResponseBase
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
+from django.template.loader import render_to_string
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
@@ -52,7 +54,11 @@ class ReportAdmin(ReportAdminBase):
     list_display = ("__str__", "state", "share", "requested_by", "requested_at", "files")
     list_filter = ("state", "is_daily")
     list_select_related = ("requested_by",)
-    readonly_fields = ("state", "share", "requested_by", "requested_at", "ready_at", "files")
+    readonly_fields = ("state", "requested_by", "requested_at", "ready_at", "files")
+    change_form_template = "admin/orders/report/change_form.html"
+
+    class Media:
+        css = {"all": ("queueadmin/console.css",)}
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         """Ask for the period only; the rest follows."""
@@ -94,15 +100,35 @@ class ReportAdmin(ReportAdminBase):
             content_type=KINDS[kind],
         )
 
-    @admin.display(description=_("progress"), ordering="progress")
-    def share(self, report: Report) -> str:
-        """Show how much is counted."""
-        return format_html(
-            '<progress max="100" value="{}" aria-label="{}"></progress> {} %',
-            report.progress,
-            _("progress"),
-            report.progress,
-        )
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """Find the jobs of the shown reports in one query."""
+        changes = super().get_changelist_instance(request)
+        jobs = reports.jobs_of(changes.result_list)
+        for report in changes.result_list:
+            report.job = jobs.get(report.pk)
+        return changes
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show the progress of a report that is being made, by the job that makes it."""
+        context = dict(extra_context or {})
+        report = self.get_object(request, object_id) if object_id else None
+        if report is not None and report.state == ReportState.WAITING:
+            context["job"] = reports.jobs_of([report]).get(report.pk)
+            context["is_live"] = True
+        return super().changeform_view(request, object_id, form_url, context)
+
+    @admin.display(description=_("progress"))
+    def share(self, report: Any) -> str:
+        """Show how far the job that makes it has come, in the words of the job's own page."""
+        if report.state == ReportState.READY or report.job is None:
+            return ""
+        return render_to_string("queueadmin/includes/progress_bar.html", {"job": report.job})
 
     @admin.display(description=_("files"))
     def files(self, report: Report) -> str:

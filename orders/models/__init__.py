@@ -12,7 +12,7 @@ from .credit import (
     EntryKind,
     Invoice,
 )
-from .order import MAX_QUANTITY, Order, OrderEvent, OrderLine, Payment
+from .order import MAX_QUANTITY, Order, OrderEvent, OrderLine, Payment, Reason
 from .report import Report, ReportState, Subscriber
 from .request import HOLDING, RequestState, VendorRequest
 from .retailer import Retailer
@@ -39,6 +39,7 @@ __all__ = [
     "Picture",
     "PictureState",
     "Product",
+    "Reason",
     "ReminderKind",
     "ReminderState",
     "Report",

@@ -6,6 +6,7 @@ from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext_lazy as _
 
 from .order import Order
@@ -52,7 +53,7 @@ class DeliverySlot(models.Model):
 
     def __str__(self) -> str:
         start, end = timezone.localtime(self.starts_at), timezone.localtime(self.ends_at)
-        return f"{start:%Y-%m-%d %H:%M}–{end:%H:%M}"
+        return f"{date_format(start, 'D j M Y, H:i')}–{date_format(end, 'H:i')}"
 
 
 class Booking(models.Model):

@@ -143,6 +143,16 @@ class OrderLine(models.Model):
         return self.price * self.quantity
 
 
+class Reason(models.TextChoices):
+    """Why a program moved an order on; kept as a word, so that each reads it in their language."""
+
+    ACCEPTED = "accepted", _("the vendor confirms")
+    REFUSED = "refused", _("the vendor refuses")
+    SILENT = "silent", _("no answer in time")
+    LATE = "late", _("not confirmed in time")
+    NO_VENDOR = "no_vendor", _("no vendor is left")
+
+
 class OrderEvent(models.Model):
     """A step in an order's life; rows are only ever added."""
 
@@ -163,6 +173,8 @@ class OrderEvent(models.Model):
     )
     #: Kept when the account is deleted; empty for a program.
     user_name = models.CharField(_("by"), max_length=150, blank=True, default="")
+    reason = models.CharField(_("reason"), max_length=10, choices=Reason, blank=True, default="")
+    #: Foreign words: a vendor's name, what it or staff said.
     note = models.CharField(_("note"), max_length=300, blank=True, default="")
 
     class Meta:
@@ -181,3 +193,8 @@ class OrderEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_state_display()} {self.at:%Y-%m-%d %H:%M}"
+
+    @property
+    def words(self) -> str:
+        """Why it was taken, and what somebody said about it."""
+        return ": ".join(part for part in (self.get_reason_display(), self.note) if part)

@@ -28,8 +28,6 @@ class Report(models.Model):
     state = models.CharField(
         _("state"), max_length=10, choices=ReportState, default=ReportState.WAITING, editable=False
     )
-    #: Days of the period that are counted, in hundredths of all.
-    progress = models.PositiveSmallIntegerField(_("progress"), default=0, editable=False)
     csv = models.FileField(_("CSV"), upload_to="reports/", blank=True, editable=False)
     pdf = models.FileField(_("PDF"), upload_to="reports/", blank=True, editable=False)
     summary = models.JSONField(_("summary"), default=dict, editable=False)

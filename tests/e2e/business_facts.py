@@ -54,7 +54,11 @@ print(
             "busy": Job.objects.filter(state__in=UNFINISHED)
             .exclude(state="scheduled", due_at__gt=F("enqueued_at"))
             .count(),
-            "dead": list(Job.objects.filter(state="dead").values_list("actor", "error_message")),
+            # Of each letter about a message of unknown outcome, the message's reference.
+            "letters": [
+                str(Delivery.objects.get(pk=job.payload["args"][0]).reference)
+                for job in Job.objects.filter(state="dead", error_class="OutcomeUnknown")
+            ],
         }
     )
 )

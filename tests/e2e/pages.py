@@ -25,6 +25,7 @@ STAFF = (
     "edit-and-requeue",
     "jobs",
     "job",
+    "attempts",
     "audit",
     "recovery-runs",
 )
@@ -37,6 +38,7 @@ _PLAIN = {
     "schedules": "schedulecontrol/",
     "failure-groups": "failuregroup/",
     "requeue-operations": "requeueoperation/",
+    "attempts": "attempt/",
     "audit": "auditentry/",
     "recovery-runs": "recoveryrun/",
 }

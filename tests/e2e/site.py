@@ -1,5 +1,6 @@
 """The whole site, started as `make run` does it, and a browser to use it with."""
 
+import json
 import os
 import shutil
 import socket
@@ -8,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx2
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.config.processes import wait_until, with_environment
@@ -28,11 +31,11 @@ _ARGUMENTS = [
 
 
 @contextmanager
-def running_site(directory: Path) -> Iterator[tuple[str, str]]:
+def running_site(directory: Path, **settings: str) -> Iterator[tuple[str, str]]:
     """Run the site with its data in `directory`; give its address and the inbox's."""
     port = _free_port()
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    environment |= {"PORT": str(port), "DATA_DIR": str(directory / "data")}
+    environment |= {"PORT": str(port), "DATA_DIR": str(directory / "data"), **settings}
     output = directory / "up.log"
     with output.open("w") as file:
         process = subprocess.Popen(
@@ -68,3 +71,53 @@ def _free_port() -> int:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return port
     raise RuntimeError("No free port between 18600 and 18900.")
+
+
+class Site:
+    """A running site, and what its database and its providers' journal say."""
+
+    def __init__(self, directory: Path, address: str, inbox: str) -> None:
+        self.data, self.address, self.inbox = directory / "data", address, inbox
+
+    def shell(self, code: str) -> str:
+        environment = {**os.environ, "DATA_DIR": str(self.data), "DEBUG": "0", "HTTPS": "0"}
+        environment |= {"DJANGO_SETTINGS_MODULE": "config.settings", "LOG_LEVEL": "ERROR"}
+        environment.pop("REDIS_URL", None)
+        done = subprocess.run(
+            [sys.executable, "manage.py", "shell", "--no-imports", "-c", code],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def facts(self) -> dict[str, Any]:
+        code = (ROOT / "tests/e2e/business_facts.py").read_text()
+        facts: dict[str, Any] = json.loads(self.shell(code).splitlines()[-1])
+        return facts
+
+    def journal(self) -> list[dict[str, Any]]:
+        lines = (self.data / "sandbox.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def fail(self, fault: dict[str, Any]) -> None:
+        httpx2.post(f"{self.inbox}/faults", json=fault).raise_for_status()
+
+    def workers(self) -> list[Any]:
+        processes = with_environment("DATA_DIR", str(self.data))
+        return [one for one in processes if "queueadmin.worker_process" in one.cmdline()]
+
+
+def log_in(client: httpx2.Client, name: str) -> None:
+    client.get("/accounts/login/")
+    form = {"username": name, "password": PASSWORD}
+    answer = client.post("/accounts/login/", data={**form, **token(client)})
+    assert answer.status_code == 302, answer.text
+
+
+def token(client: httpx2.Client) -> dict[str, str]:
+    return {"csrfmiddlewaretoken": client.cookies["csrftoken"]}

@@ -59,6 +59,7 @@ def test_refused_credentials_fail_over_and_are_logged_as_an_error(
         ("bad_recipient", RecipientRejected),
         ("throttled", RetryLater),
         ("lost_answer", OutcomeUnknown),
+        ("lost_request", OutcomeUnknown),
     ],
 )
 def test_what_smtp_cannot_mend_or_might_double_does_not_fail_over(
@@ -90,14 +91,17 @@ def test_a_mailbox_that_smtp_refuses_is_permanent(sandbox: Sandbox) -> None:
     assert raised.value.details == "5.1.1 No such mailbox"
 
 
-def test_smtp_that_breaks_off_after_the_message_is_unknown(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize(("fault", "arrived"), [("lost_answer", 1), ("lost_request", 0)])
+def test_smtp_that_breaks_off_at_the_message_is_unknown(
+    sandbox: Sandbox, fault: str, arrived: int
+) -> None:
     sandbox.fail("email")
-    sandbox.fail("smtp", fault="lost_answer")
+    sandbox.fail("smtp", fault=fault)
 
     with pytest.raises(OutcomeUnknown):
         send()
 
-    assert len(sandbox.messages) == 1
+    assert len(sandbox.messages) == arrived
 
 
 def test_an_smtp_server_that_is_down_is_an_outage(sandbox: Sandbox, settings: Settings) -> None:

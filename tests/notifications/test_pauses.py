@@ -1,7 +1,7 @@
-"""A provider that wants a pause gets it from everybody; quiet hours and refusals are kept."""
+"""A provider that wants a pause gets it from everybody; refusals are kept."""
 
 import itertools
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,9 +10,9 @@ import time_machine
 from notifications import preferences
 from notifications.announcing import announce
 from notifications.exceptions import PairThrottled, RetryLater
-from notifications.models import Channel, Delivery, DeliveryState, Event, Pause, Topic
+from notifications.models import Channel, Delivery, Event, Pause, Topic
 from notifications.sandbox import Sandbox
-from orders.models import Order, Retailer
+from orders.models import Order
 from queueadmin.models import Job
 from queueadmin.states import JobState
 from queueadmin.testing import run_jobs
@@ -100,44 +100,6 @@ def test_a_pair_limit_names_its_wait() -> None:
     error = PairThrottled("x", delay_ms=6000, provider="whatsapp")
 
     assert isinstance(error, RetryLater)
-
-
-@pytest.mark.parametrize(
-    ("hours", "now", "left"),
-    [
-        ((time(22), time(7)), "23:30", timedelta(hours=7, minutes=30)),
-        ((time(22), time(7)), "03:00", timedelta(hours=4)),
-        ((time(22), time(7)), "07:00", timedelta(0)),
-        ((time(22), time(7)), "12:00", timedelta(0)),
-        ((time(12), time(14)), "13:00", timedelta(hours=1)),
-        ((time(12), time(12)), "12:00", timedelta(0)),
-    ],
-)
-def test_quiet_hours_go_on_until_their_end(
-    hours: tuple[time, time], now: str, left: timedelta
-) -> None:
-    moment = datetime.combine(NOON.date(), time.fromisoformat(now), tzinfo=UTC)
-
-    assert preferences.quiet_for(hours, moment) == left
-
-
-def test_news_waits_for_the_end_of_quiet_hours_and_urgent_news_does_not(
-    sandbox: Sandbox, quiet_order: Order, clock: Any
-) -> None:
-    Retailer.objects.update(quiet_from=time(11), quiet_until=time(13))
-    quiet_order.retailer.refresh_from_db()
-    can_wait = tell(quiet_order)
-    urgent = tell(quiet_order, Event.ORDER_OUT_FOR_DELIVERY)
-
-    run_jobs()
-    can_wait.refresh_from_db()
-    urgent.refresh_from_db()
-    assert (can_wait.state, urgent.state) == (DeliveryState.PENDING, DeliveryState.SENT)
-    clock.move_to(NOON + timedelta(hours=1))
-    run_jobs()
-
-    can_wait.refresh_from_db()
-    assert can_wait.state == DeliveryState.SENT
 
 
 def test_a_refused_topic_is_left_out_on_that_channel_only(order: Order) -> None:

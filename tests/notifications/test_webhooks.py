@@ -16,7 +16,7 @@ from pytest_django import Settings
 from notifications import delivery as deliveries
 from notifications import signatures
 from notifications.channels import base, whatsapp
-from notifications.exceptions import RecipientRejected
+from notifications.exceptions import OutcomeUnknown, RecipientRejected, TransientDeliveryError
 from notifications.models import (
     Channel,
     Delivery,
@@ -180,6 +180,26 @@ def test_a_receipt_may_come_before_the_sends_own_record(
     assert receipt(delivery) == "delivered"
     assert delivery.state == DeliveryState.SENT
     assert delivery.provider_message_id == sandbox.messages[0].id
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknown, TransientDeliveryError, RuntimeError])
+def test_a_receipt_that_came_during_a_call_that_failed_for_us_settles_it(
+    sandbox: Sandbox, order: Order, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    delivery = plan(order)
+    really_send = whatsapp.send
+
+    def send_and_lose_the_answer(*args: Any, **kwargs: Any) -> base.Receipt:
+        taken = really_send(*args, **kwargs)
+        assert call_whatsapp(status(delivery, id=taken.message_id)).json() == {"taken": 1}
+        raise error("no answer")
+
+    monkeypatch.setattr(whatsapp, "send", send_and_lose_the_answer)
+
+    assert deliveries.send(delivery.pk) is None
+    assert receipt(delivery) == "delivered"
+    assert (delivery.state, delivery.error_code) == (DeliveryState.SENT, "")
+    assert delivery.sent_at == delivery.receipt_at
 
 
 @pytest.mark.parametrize(

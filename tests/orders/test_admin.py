@@ -4,10 +4,9 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from notifications.models import Channel, Delivery, DeliveryState
 from notifications.sandbox import Sandbox
 from orders.models import Order, Retailer
-from queueadmin.models import AuditEntry, DeadLetter
+from queueadmin.models import DeadLetter
 from queueadmin.testing import run_jobs
 from tests.business import PHONE, plan
 
@@ -76,37 +75,6 @@ def test_the_lists_open_with_hostile_names(client: Client, order: Order, page: s
 
     assert answer.status_code == 200
     assert "<script>alert" not in answer.content.decode()
-
-
-def test_resending_an_unknown_delivery_asks_first_and_is_audited(
-    client: Client, order: Order
-) -> None:
-    delivery, sent = plan(order), plan(order, Channel.SMS)
-    Delivery.objects.filter(pk=delivery.pk).update(state=DeliveryState.UNKNOWN)
-    Delivery.objects.filter(pk=sent.pk).update(state=DeliveryState.SENT)
-    log_in(client, "view_delivery", "resend_delivery")
-    data = {"action": "allow_resend", "_selected_action": [delivery.pk, sent.pk]}
-
-    asked = client.post("/admin/notifications/delivery/", data).content.decode()
-    assert "may have delivered" in asked
-    assert "1 other delivery is left alone" in asked
-    client.post("/admin/notifications/delivery/", {**data, "confirm": "1", "reason": "not there"})
-
-    states = dict(Delivery.objects.values_list("pk", "state"))
-    assert states == {delivery.pk: DeliveryState.PENDING, sent.pk: DeliveryState.SENT}
-    assert AuditEntry.objects.get().reason == "not there"
-
-
-def test_resending_needs_its_own_permission(client: Client, order: Order) -> None:
-    delivery = plan(order)
-    Delivery.objects.update(state=DeliveryState.UNKNOWN)
-    log_in(client, "view_delivery")
-    data = {"action": "allow_resend", "_selected_action": [delivery.pk], "confirm": "1"}
-
-    client.post("/admin/notifications/delivery/", data)
-
-    delivery.refresh_from_db()
-    assert delivery.state == DeliveryState.UNKNOWN
 
 
 def test_a_failure_is_linked_from_its_order_and_back(

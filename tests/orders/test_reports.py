@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -9,16 +10,22 @@ from pathlib import Path
 import pytest
 import time_machine
 from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.http import HttpResponse
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from notifications.sandbox import Sandbox
-from orders import report_files, reports, workflow
+from orders import figures, report_files, reports, workflow
 from orders.actors import daily_report
 from orders.exceptions import InvalidReport
 from orders.figures import Day
 from orders.models import Product, Report, ReportState, Retailer, Subscriber, Vendor
 from orders.workflow import Item, place_order
+from queueadmin import execution
+from queueadmin.models import Job
+from queueadmin.states import JobState
 from queueadmin.testing import run_jobs
 from tests.business import confirm
 
@@ -109,7 +116,92 @@ def test_a_report_is_asked_for_followed_and_downloaded_in_the_admin(
     assert report.requested_by == anna
     assert waiting.status_code == 404
     assert file.headers["Content-Disposition"].startswith("attachment")
-    assert "100 %" in client.get("/admin/orders/report/").content.decode()
+    assert "ready" in client.get("/admin/orders/report/").content.decode()
+
+
+def progress_on(page: HttpResponse) -> str:
+    found = re.search(r'<p class="qa-progress">.*?</p>', page.content.decode(), re.S)
+    return found[0] if found else ""
+
+
+@pytest.mark.parametrize("is_daily", [True, False])
+def test_the_pages_of_a_report_and_of_its_job_show_the_same_progress(
+    anna: User, client: Client, is_daily: bool
+) -> None:
+    anna.user_permissions.add(Permission.objects.get(codename="view_job"))
+    client.force_login(anna)
+    report = (
+        reports.request_daily()
+        if is_daily
+        else reports.request(date.today(), date.today(), by=anna)
+    )
+    Job.objects.update(
+        state=JobState.ACTIVE, progress_done=3, progress_total=32, progress_text="2026-03-04"
+    )
+    job = Job.objects.get()
+
+    of_job = progress_on(client.get(f"/admin/queueadmin/job/{job.pk}/change/", follow=True))
+    of_report = progress_on(client.get(f"/admin/orders/report/{report.pk}/change/"))
+    in_list = progress_on(client.get("/admin/orders/report/"))
+
+    assert "3 of 32" in of_job
+    assert of_job == of_report == in_list
+
+
+def test_a_running_report_says_which_day_it_counts(
+    anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[object] = []
+    count = figures.of_day
+
+    def counting(day: date) -> Day:
+        run = execution.current()
+        said.append(run and run.progress)
+        return count(day)
+
+    monkeypatch.setattr(figures, "of_day", counting)
+    with time_machine.travel(NOON, tick=False):
+        reports.request(TODAY - timedelta(days=1), TODAY, by=anna)
+        run_jobs()
+
+    assert said == [(0, 3, "2026-03-01"), (1, 3, "2026-03-02")]
+
+
+def test_the_page_of_a_report_follows_it_until_it_is_ready(anna: User, client: Client) -> None:
+    client.force_login(anna)
+    report = reports.request(date.today(), date.today(), by=anna)
+    address = f"/admin/orders/report/{report.pk}/change/"
+
+    waiting = client.get(address).content.decode()
+    run_jobs()
+    ready = client.get(address).content.decode()
+
+    assert f'hx-get="{address}"' in waiting
+    assert "hx-get" not in ready
+    assert "/download/csv/" in ready
+
+
+def test_the_list_of_reports_asks_for_all_their_jobs_at_once(anna: User, client: Client) -> None:
+    client.force_login(anna)
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            client.get("/admin/orders/report/")
+        return len(captured)
+
+    reports.request(date.today(), date.today(), by=anna)
+    of_one = queries()
+    for _report in range(5):
+        reports.request(date.today(), date.today(), by=anna)
+
+    assert queries() == of_one
+
+
+def test_a_daily_report_asked_for_twice_is_made_by_one_job() -> None:
+    first, second = reports.request_daily(), reports.request_daily()
+
+    assert first == second
+    assert Job.objects.filter(actor="generate_daily_report").count() == 1
 
 
 def test_downloading_needs_its_own_permission(anna: User, client: Client) -> None:
