@@ -21,4 +21,4 @@ class Command(flush.Command):
         names = set(connection.introspection.django_table_names(include_views=False)) - _KEPT
         with transaction.atomic(using=database), connection.cursor() as cursor:
             for name in sorted(names):
-                cursor.execute(f"DELETE FROM {connection.ops.quote_name(name)}")  # noqa: S608
+                cursor.execute(f"DELETE FROM {connection.ops.quote_name(name)}")
