@@ -208,13 +208,15 @@ def _give_back_foreign(broker: "LedgerBroker", worker_id: str, held: dict[str, l
     """Put back what the ledger does not know, such as a message of plain Dramatiq.
 
     Nothing but the message itself can bring it back; whoever fetches it adopts it or makes
-    a dead letter of it.
+    a dead letter of it. Nobody fetches from the delay queues of plain Dramatiq; what its
+    workers held of those stays for `queueadmin.backlog`.
     """
     for queue, ids in held.items():
         foreign = [parcel_id for parcel_id in ids if split(parcel_id) is None]
-        if foreign:
+        if foreign and not queue.endswith(".DQ"):
             back = [(parcel_id, Priority.NORMAL) for parcel_id in foreign]
             broker.transport.give_back(queue, back, worker_id)
+        if foreign:
             held[queue] = [parcel_id for parcel_id in ids if parcel_id not in set(foreign)]
 
 

@@ -169,29 +169,7 @@ class Recorder:
 
     def quarantine(self, queue: str, parcel_id: str, data: bytes, reason: str) -> None:
         """Make a dead letter of a message that cannot be run, with its bytes."""
-        at = clock.now()
-        ours = split(parcel_id)
-        # A stable id: the same message quarantined twice is one dead letter.
-        name = f"{queue}:{parcel_id}".encode(errors="backslashreplace").decode()
-        job, dispatch = ours or (str(uuid5(NAMESPACE_OID, name)), 1)
-        record = ledger.NewJob(
-            id=job, queue=queue, actor="(unreadable)", message=data, enqueued_at=at
-        )
-        ending = ledger.Ending(
-            job=job,
-            dispatch=dispatch,
-            state=JobState.DEAD,
-            outcome=Outcome.DEAD,
-            attempt=0,
-            started_at=at,
-            finished_at=at,
-            queue=queue,
-            actor="(unreadable)",
-            cause=DeathCause.UNDECODABLE,
-            error_class="InvalidMessage",
-            error_message=storable(reason, 5_000),
-            raw=data,
-        )
+        record, ending = unreadable(queue, parcel_id, data, reason)
         self._inbox.put(_Entry(queue, parcel_id, ending, record=record))
 
     # --- The thread -------------------------------------------------------------------
@@ -426,3 +404,31 @@ def interrupted(delivery: Delivery) -> ledger.Ending:
     ending = _ending(delivery, JobState.WAITING, Outcome.RETURNED)
     ending.due_at = ending.finished_at
     return ending
+
+
+def unreadable(
+    queue: str, parcel_id: str, data: bytes, reason: str
+) -> tuple[ledger.NewJob, ledger.Ending]:
+    """Return the row and the ending that make a dead letter of a message nobody can run."""
+    at = clock.now()
+    ours = split(parcel_id)
+    # A stable id: the same message quarantined twice is one dead letter.
+    name = f"{queue}:{parcel_id}".encode(errors="backslashreplace").decode()
+    job, dispatch = ours or (str(uuid5(NAMESPACE_OID, name)), 1)
+    record = ledger.NewJob(id=job, queue=queue, actor="(unreadable)", message=data, enqueued_at=at)
+    ending = ledger.Ending(
+        job=job,
+        dispatch=dispatch,
+        state=JobState.DEAD,
+        outcome=Outcome.DEAD,
+        attempt=0,
+        started_at=at,
+        finished_at=at,
+        queue=queue,
+        actor="(unreadable)",
+        cause=DeathCause.UNDECODABLE,
+        error_class="InvalidMessage",
+        error_message=storable(reason, 5_000),
+        raw=data,
+    )
+    return record, ending

@@ -4,6 +4,7 @@ import sys
 from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ from rich.progress import Progress
 
 from queueadmin import (
     audit,
+    backlog,
     deadletters,
     doctor,
     jobs,
@@ -32,6 +34,7 @@ from queueadmin import (
     workers,
 )
 from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.plain import PlainQueues
 from queueadmin.clock import now
 from queueadmin.conf import settings
 from queueadmin.deadletters import BulkResult
@@ -129,6 +132,22 @@ class Command(BaseCommand):
             help="for workers of the old server to end; then exit with 2, and call again",
         )  # fmt: skip
         sub.add_argument("--dry-run", action="store_true", help="only count what is there")
+        sub = add(
+            "adopt-backlog",
+            "Take what plain Dramatiq has left on a Redis into the ledger. Stop its workers first.",
+            changes=True,
+        )
+        sub.add_argument("--from", dest="url", required=True, metavar="URL")
+        sub.add_argument("--from-namespace", dest="namespace", default="dramatiq")
+        sub.add_argument("--dry-run", action="store_true", help="only count what is there")
+        sub = add(
+            "hand-back",
+            "Make messages of plain Dramatiq of all open jobs. Stop all of our processes first.",
+            changes=True,
+        )
+        sub.add_argument("--to", dest="url", required=True, metavar="URL")
+        sub.add_argument("--to-namespace", dest="namespace", default="dramatiq")
+        sub.add_argument("--dry-run", action="store_true", help="only count what would be moved")
         sub = add("schedule", "List schedules, or enqueue the job of one now.")
         sub.add_argument("--run", metavar="NAME", help="enqueue this one's job now")
         add("doctor", "Examine settings, broker, database, clock, workers and schedules.")
@@ -330,6 +349,32 @@ class Command(BaseCommand):
             old.close()
         self._write([{**asdict(found), "dry_run": options["dry_run"]}], options)
         if not (found.is_finished or options["dry_run"]):
+            sys.exit(PARTLY)
+
+    def _adopt_backlog(
+        self, *, url: str, namespace: str, by: str | None, reason: str, **options: Any
+    ) -> None:
+        broker: Any = get_broker()
+        with closing(PlainQueues(url, namespace)) as plain:
+            if options["dry_run"]:
+                found = backlog.preview(plain)
+            else:
+                found = backlog.adopt(plain, broker, by=_user(by), reason=reason)
+        self._write([{**asdict(row), "dry_run": options["dry_run"]} for row in found], options)
+        if not options["dry_run"] and any(row.held for row in found):
+            sys.exit(PARTLY)
+
+    def _hand_back(
+        self, *, url: str, namespace: str, by: str | None, reason: str, **options: Any
+    ) -> None:
+        broker: Any = get_broker()
+        if options["dry_run"]:
+            found = backlog.preview_hand_back()
+        else:
+            with closing(PlainQueues(url, namespace)) as plain:
+                found = backlog.hand_back(plain, broker, by=_user(by), reason=reason)
+        self._write([{**asdict(found), "dry_run": options["dry_run"]}], options)
+        if not options["dry_run"] and (found.held or found.unreadable):
             sys.exit(PARTLY)
 
     def _schedule(self, *, run: str | None, **options: Any) -> None:
