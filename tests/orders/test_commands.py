@@ -7,6 +7,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from pytest_django import Settings
 
+from notifications.models import Delivery, DeliveryState
 from notifications.sandbox import Sandbox
 from orders import credit
 from orders.models import CreditAccount, Invoice, Order, OrderEvent, Retailer
@@ -46,6 +47,20 @@ def test_a_simulated_business_orders_answers_and_delivers(sandbox: Sandbox) -> N
     assert simulation.did["faults"] > 0
 
 
+def test_nothing_fails_that_was_not_asked_for(sandbox: Sandbox) -> None:
+    call_command("seed")
+    simulation = Simulation(0, sandbox.url)
+    for _second in range(3):
+        simulation.step(5)
+        run_jobs()
+
+    assert simulation.did["delivered"] > 0
+    # Its number is always refused; it orders nothing beyond what the demo begins with.
+    failed = Delivery.objects.filter(state=DeliveryState.FAILED)
+    assert set(failed.values_list("recipient_name", flat=True)) == {"Station Kiosk"}
+    assert Order.objects.filter(retailer__name="Station Kiosk").count() == 1
+
+
 def test_simulated_shops_pay_so_that_their_credit_lasts(sandbox: Sandbox) -> None:
     call_command("seed")
     simulation = Simulation(0, sandbox.url)
@@ -70,7 +85,7 @@ def test_without_a_sandbox_it_says_what_to_do_and_orders_nothing(settings: Setti
     settings.SANDBOX_URL = "http://127.0.0.1:9"
 
     with pytest.raises(CommandError, match="make run"):
-        call_command("simulate", seconds=1, failures=1)
+        call_command("simulate", seconds=1, rate=5, failures=1)
 
     assert Order.objects.count() == before
 

@@ -15,7 +15,11 @@ class Command(BaseCommand):
     help = "Let shops order and pay, vendors answer and providers fail, until Ctrl-C."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--rate", type=float, default=2.0, help="orders per second")
+        parser.add_argument(
+            "--rate", type=float, default=0.4,
+            help="orders per second; more than 0.4 meet the limit of 100 a minute of "
+            "order-processing, whose jobs then wait",
+        )  # fmt: skip
         parser.add_argument(
             "--failures", type=float, default=0.05, help="share of provider calls that fail, 0 to 1"
         )
