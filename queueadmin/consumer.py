@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.broker import Consumer, MessageProxy
@@ -89,6 +89,8 @@ class Delivery(MessageProxy):
         self.is_void = False
         #: How the run ended; None means interrupted.
         self.ending: Any = None
+        #: Logs how it ended; the recorder calls it.
+        self.tell: Callable[[], None] | None = None
 
     def __str__(self) -> str:
         """Say which message it is; Dramatiq's own log lines would print the arguments."""

@@ -281,7 +281,7 @@ class Bookkeeping(Middleware):
                     is_permanent=run.cause is DeathCause.REJECTED,
                 )
             self._leave(broker, run)
-            events.ended(message.ending, partial(_max_attempts, broker, message))
+            _tell(broker, message)
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
         """State that the job was skipped: too old when it failed by that, else on purpose."""
@@ -305,7 +305,7 @@ class Bookkeeping(Middleware):
             ending.state, ending.outcome = JobState.CANCELLED, Outcome.CANCELLED
         message.ending = ending
         self._leave(broker, run)
-        events.ended(ending, partial(_max_attempts, broker, message))
+        _tell(broker, message)
 
     def _leave(self, broker: Any, run: Execution) -> None:
         execution.leave()
@@ -322,6 +322,15 @@ def _worker(broker: Any) -> str:
 def _weight(queue: str) -> int:
     policy = settings.policy(queue)
     return policy.weight if policy is not None else Weight.MEDIUM
+
+
+def _tell(broker: Any, message: Any) -> None:
+    """Log how the run ended; in a worker its recorder does it, for a whole batch together."""
+    tell = partial(events.ended, message.ending, partial(_max_attempts, broker, message))
+    if broker.recorder is None:
+        tell()
+    else:
+        message.tell = tell
 
 
 def _max_attempts(broker: Any, message: Any) -> int | None:
