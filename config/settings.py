@@ -260,7 +260,7 @@ LOGGING = {
     },
     "handlers": {
         "console": {
-            "class": "logging.StreamHandler",
+            "class": "queueadmin.logs.BatchHandler",
             "formatter": env.str("LOG_FORMAT", default="text"),
         }
     },
