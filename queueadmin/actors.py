@@ -2,7 +2,7 @@
 
 import dramatiq
 
-from . import recovery, retention
+from . import mentions, recovery, retention
 
 
 @dramatiq.actor(queue_name="data-cleanup", actor_name="queueadmin.recover")
@@ -16,3 +16,9 @@ def recover() -> dict[str, int] | None:
 def apply_retention() -> dict[str, int]:
     """Remove finished jobs past their time."""
     return retention.apply_retention()
+
+
+@dramatiq.actor(queue_name=mentions.QUEUE, actor_name=mentions.ACTOR)
+def tell_mentioned(kind: str, note_id: int, user_id: int) -> bool:
+    """Mail somebody the note that names them; sent twice at worst, if the process dies then."""
+    return mentions.tell(kind, note_id, user_id)

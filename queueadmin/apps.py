@@ -13,11 +13,13 @@ class QueueadminConfig(AppConfig):
 
     def ready(self) -> None:
         from . import (
+            assignment,
             breakers,
             checks,  # noqa: F401  # registers the system checks
             failuregroups,
             operations,
             statistics,
+            triage,
         )
         from .dispatcher import Dispatcher
 
@@ -28,7 +30,9 @@ class QueueadminConfig(AppConfig):
         for duty in (
             (1.0, breakers.tend),
             (0.5, operations.carry_on),
+            (1.0, assignment.apply),
             (30.0, failuregroups.wake),
+            (30.0, triage.wake_due),
             (30.0, statistics.fold),
         ):
             if duty not in Dispatcher.duties:

@@ -12,12 +12,14 @@ from .operation import OperationItem, RequeueOperation
 from .queue import Overview, Queue
 from .recovery import RecoveryRun
 from .revision import Revision
+from .rule import AssignmentRule
 from .schedule import ScheduleControl, ScheduleOccasion
 from .statistic import HourStatistic, MinuteStatistic, StatisticTotal
 from .unique import UniqueKey
 from .worker import RetiredCounters, Worker
 
 __all__ = [
+    "AssignmentRule",
     "Attempt",
     "AuditEntry",
     "DeadLetter",
