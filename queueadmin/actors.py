@@ -1,8 +1,11 @@
 """queueadmin's own jobs, run by the schedules."""
 
+from datetime import timedelta
+
 import dramatiq
 
-from . import recovery, retention
+from . import alert_messages, recovery, retention
+from .exceptions import RetryAfter
 
 
 @dramatiq.actor(queue_name="data-cleanup", actor_name="queueadmin.recover")
@@ -16,3 +19,15 @@ def recover() -> dict[str, int] | None:
 def apply_retention() -> dict[str, int]:
     """Remove finished jobs past their time."""
     return retention.apply_retention()
+
+
+@dramatiq.actor(
+    queue_name="alerts", actor_name=alert_messages.ACTOR, max_retries=9, time_limit=60_000
+)
+def send_alert(message: int) -> bool:
+    """Send one message about alerts; False when that was done."""
+    try:
+        return alert_messages.send(message)
+    except alert_messages.NotYet as later:
+        wait_ms = round(later.wait / timedelta(milliseconds=1)) + 1
+        raise RetryAfter(str(later.__cause__ or later), delay_ms=wait_ms) from later

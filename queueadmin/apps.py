@@ -13,6 +13,7 @@ class QueueadminConfig(AppConfig):
 
     def ready(self) -> None:
         from . import (
+            alerts,
             breakers,
             checks,  # noqa: F401  # registers the system checks
             failuregroups,
@@ -30,6 +31,7 @@ class QueueadminConfig(AppConfig):
             (0.5, operations.carry_on),
             (30.0, failuregroups.wake),
             (30.0, statistics.fold),
+            (10.0, alerts.tend),
         ):
             if duty not in Dispatcher.duties:
                 Dispatcher.duties.append(duty)

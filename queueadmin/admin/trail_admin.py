@@ -63,6 +63,7 @@ class VerbFilter(admin.SimpleListFilter):
             ("create", _("begin a requeue")),
             ("pause", _("pause")),
             ("resume", _("resume")),
+            ("acknowledge", _("acknowledge an alert")),
             ("abort", _("abort")),
             ("stop", _("stop")),
             ("limit", _("change limits")),

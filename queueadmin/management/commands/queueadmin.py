@@ -1,5 +1,6 @@
 """Everything staff do by hand, from a shell: one sub-command per list or verb."""
 
+import signal
 import sys
 from argparse import ArgumentTypeError
 from collections import Counter
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from django.contrib.auth import get_user_model
 from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import F
 from django.utils.dateparse import parse_datetime
 from django.utils.timezone import is_naive, make_aware
 from dramatiq import get_broker
@@ -19,6 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from queueadmin import (
+    alerts,
     audit,
     deadletters,
     doctor,
@@ -29,6 +32,7 @@ from queueadmin import (
     relocating,
     retention,
     scheduling,
+    watching,
     workers,
 )
 from queueadmin.brokers.base import BrokerUnavailable
@@ -37,7 +41,7 @@ from queueadmin.conf import settings
 from queueadmin.deadletters import BulkResult
 from queueadmin.exceptions import QueueadminError
 from queueadmin.management.printing import write
-from queueadmin.models import DeadLetter, Job, ScheduleOccasion
+from queueadmin.models import Alert, DeadLetter, Job, ScheduleOccasion
 from queueadmin.states import FINISHED, DeadLetterStatus, JobState
 
 #: Exit codes; 2 is also what the parser of arguments exits with.
@@ -131,6 +135,15 @@ class Command(BaseCommand):
         sub.add_argument("--dry-run", action="store_true", help="only count what is there")
         sub = add("schedule", "List schedules, or enqueue the job of one now.")
         sub.add_argument("--run", metavar="NAME", help="enqueue this one's job now")
+        sub = add("alerts", "List alerts, the open ones first.")
+        sub.add_argument("--limit", type=_limit, default=50)
+        sub = add("acknowledge", "Say that somebody is at an open alert.", changes=True)
+        sub.add_argument("id", type=_key, metavar="ID")
+        add(
+            "watch",
+            "Look for trouble until SIGTERM or SIGINT, also while no worker lives and no "
+            "database answers; `runscheduler` does the same beside its work.",
+        )
         add("doctor", "Examine settings, broker, database, clock, workers and schedules.")
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
@@ -347,6 +360,22 @@ class Command(BaseCommand):
                 "last_due": last.due_at if last else None,
             })  # fmt: skip
         self._write(rows, options)
+
+    def _alerts(self, *, limit: int, **options: Any) -> None:
+        rows = Alert.objects.order_by(F("closed_at").desc(nulls_first=True), "-pk").values(
+            "id", "kind", "subject", "text", "opened_at", "acknowledged_at", "closed_at"
+        )
+        self._write([dict(row) for row in rows[:limit]], options)
+
+    def _acknowledge(self, *, id: int, by: str | None, reason: str, **options: Any) -> None:
+        changed = alerts.acknowledge(id, by=_user(by), reason=reason)
+        self._write([{"alert": id, "changed": changed}], options)
+
+    def _watch(self, **options: Any) -> None:
+        watcher = watching.Watcher()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, watcher.stop)
+        watcher.run()
 
     def _doctor(self, **options: Any) -> None:
         findings = doctor.examine()
