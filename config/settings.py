@@ -145,8 +145,6 @@ else:
         f"QUEUE_PROVIDER is {QUEUE_PROVIDER!r}; it must be redis (also for Valkey) or rabbitmq."
     )
 DRAMATIQ_AUTODISCOVER_MODULES = ["actors"]
-#: Where people reach the site; links in messages begin with it.
-SITE_URL = env.str("SITE_URL", default=f"http://127.0.0.1:{env.str('PORT', default='8000')}")
 QUEUEADMIN = {
     "QUEUES": QUEUES,
     "SCHEDULES": SCHEDULES,
@@ -158,10 +156,11 @@ QUEUEADMIN = {
     "ALERT_WEBHOOKS": env.list("ALERT_WEBHOOKS", default=[]),
     "ALERT_WEBHOOK_SECRET": env.str("ALERT_WEBHOOK_SECRET", default=""),
     "ALERT_WEBHOOK_NETWORKS": env.list("ALERT_WEBHOOK_NETWORKS", default=[]),
-    "CONSOLE_URL": f"{SITE_URL}/admin/queueadmin/",
 }
 
 # --- The business ---------------------------------------------------------------------
+#: Where people reach the site; links in messages begin with it.
+SITE_URL = env.str("SITE_URL", default=f"http://127.0.0.1:{env.str('PORT', default='8000')}")
 #: How long a vendor may stay silent before the next one is asked.
 VENDOR_ANSWER_MINUTES = env.float("VENDOR_ANSWER_MINUTES", default=30)
 #: How long an order waits for a confirmation after its last request.

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import dramatiq
 
-from . import alert_messages, recovery, retention
+from . import alert_messages, digests, mentions, recovery, retention
 from .exceptions import RetryAfter
 
 
@@ -31,3 +31,15 @@ def send_alert(message: int) -> bool:
     except alert_messages.NotYet as later:
         wait_ms = round(later.wait / timedelta(milliseconds=1)) + 1
         raise RetryAfter(str(later.__cause__ or later), delay_ms=wait_ms) from later
+
+
+@dramatiq.actor(queue_name=mentions.QUEUE, actor_name=mentions.ACTOR)
+def tell_mentioned(kind: str, note_id: int, user_id: int) -> bool:
+    """Mail somebody the note that names them; sent twice at worst, if the process dies then."""
+    return mentions.tell(kind, note_id, user_id)
+
+
+@dramatiq.actor(queue_name="alerts", actor_name="queueadmin.send_digests", time_limit=600_000)
+def send_digests() -> int:
+    """Send today's digest to everybody who owns something; return how many."""
+    return digests.send_all()

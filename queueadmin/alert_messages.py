@@ -15,6 +15,7 @@ from typing import Any
 
 from django.core.mail import EmailMessage
 from django.db.models import F, Q
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from dramatiq import get_broker
@@ -25,6 +26,7 @@ from .clock import now
 from .conf import settings
 from .exceptions import PermanentError
 from .models import Alert, AlertMessage
+from .resolver import get_resolver
 from .states import AlertKind, MessageState
 
 logger = logging.getLogger(__name__)
@@ -250,7 +252,12 @@ def _body(events: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _link(alert: object) -> str:
-    """Return the address of the page of alerts; empty where it is not known."""
-    if not settings.CONSOLE_URL or alert is None:
+    """Return the address of the page of alerts; empty where it cannot be told."""
+    if alert is None:
         return ""
-    return f"{settings.CONSOLE_URL.rstrip('/')}/alert/"
+    try:
+        return get_resolver().address(reverse("admin:queueadmin_alert_changelist"))
+    except Exception:
+        # A site whose pages do not even load must still be able to tell of it.
+        logger.exception("The message goes out without a link.")
+        return ""

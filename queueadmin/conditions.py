@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db.models import Count
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from dramatiq import get_broker
@@ -17,7 +18,7 @@ from . import overview, recurring, statistics, workers
 from .brokers.base import BrokerUnavailable
 from .clock import now
 from .conf import settings
-from .models import FailureGroup, Queue
+from .models import DeadLetter, FailureGroup, Queue
 from .states import AlertKind, GroupStatus
 
 # Beyond so many, oldest first, nobody reads them one by one.
@@ -57,6 +58,10 @@ class Condition:
 def dead_letters() -> Iterator[Reading]:
     """Find more dead letters that wait for a decision than the limits allow."""
     pending = statistics.pending(statistics.queue_names())
+    snoozed = DeadLetter.objects.snoozed().order_by().values_list("queue").annotate(Count("pk"))
+    for queue, count in snoozed:
+        # Counting stops somewhere, so less may be left of it than snoozed.
+        pending[queue] = max(pending.get(queue, 0) - count, 0)
     total, limit = sum(pending.values()), settings.ALERT_DEAD_LETTERS
     if limit and total > limit // 2:
         yield Reading(

@@ -62,8 +62,6 @@ class QueueadminSettings(TypedDict, total=False):
     ALERT_WEBHOOK_SECRET: str
     #: Networks that are not public and may be called all the same.
     ALERT_WEBHOOK_NETWORKS: list[str]
-    #: Where the console is reached, such as "https://example.com/admin/queueadmin/".
-    CONSOLE_URL: str
     #: Dead letters waiting for a decision, overall and of one queue; 0 turns a limit off.
     ALERT_DEAD_LETTERS: int
     ALERT_QUEUE_DEAD_LETTERS: int
@@ -96,7 +94,6 @@ DEFAULTS: QueueadminSettings = {
     "ALERT_WEBHOOKS": [],
     "ALERT_WEBHOOK_SECRET": "",
     "ALERT_WEBHOOK_NETWORKS": [],
-    "CONSOLE_URL": "",
     "ALERT_DEAD_LETTERS": 100,
     "ALERT_QUEUE_DEAD_LETTERS": 25,
     "ALERT_WAITING_MINUTES": 15,
@@ -128,7 +125,6 @@ class Settings:
     ALERT_WEBHOOKS: list[str]
     ALERT_WEBHOOK_SECRET: str
     ALERT_WEBHOOK_NETWORKS: list[str]
-    CONSOLE_URL: str
     ALERT_DEAD_LETTERS: int
     ALERT_QUEUE_DEAD_LETTERS: int
     ALERT_WAITING_MINUTES: int

@@ -4,6 +4,7 @@ from django.contrib import admin
 
 from ..models import (
     Alert,
+    AssignmentRule,
     Attempt,
     AuditEntry,
     DeadLetter,
@@ -23,10 +24,12 @@ from .failure_group_admin import FailureGroupAdmin
 from .fleet_admin import OverviewAdmin, QueueAdmin, ScheduleAdmin, WorkerAdmin
 from .job_admin import JobAdmin
 from .operation_admin import RequeueOperationAdmin
+from .rule_admin import AssignmentRuleAdmin
 from .trail_admin import AuditEntryAdmin, RecoveryRunAdmin
 
 __all__ = [
     "AlertAdmin",
+    "AssignmentRuleAdmin",
     "AttemptAdmin",
     "AuditEntryAdmin",
     "DeadLetterAdmin",
@@ -53,6 +56,7 @@ def register(site: admin.AdminSite) -> None:
     site.register(Attempt, AttemptAdmin)
     site.register(DeadLetter, DeadLetterAdmin)
     site.register(FailureGroup, FailureGroupAdmin)
+    site.register(AssignmentRule, AssignmentRuleAdmin)
     site.register(RequeueOperation, RequeueOperationAdmin)
     site.register(RecoveryRun, RecoveryRunAdmin)
     site.register(AuditEntry, AuditEntryAdmin)

@@ -6,14 +6,18 @@ from django.contrib import admin
 from django.contrib.admin.utils import quote
 from django.db.models import F, QuerySet, Value
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.urls.resolvers import URLPattern
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _t
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.csrf import csrf_protect
 
-from .. import alerts, display
+from .. import alerts, digests, display
 from ..models import Alert
 from ..states import AlertKind, DeadLetterStatus, GroupStatus
 from .acts import Act, RecordAdmin
@@ -65,6 +69,7 @@ class AlertAdmin(RecordAdmin):
             refusal=_refusal,
         ),
     )
+    change_list_template = "queueadmin/alerts.html"
     list_display = ("alert", "what", "since", "over", "who")
     list_display_links = None
     list_filter = (StateTabs, "kind")
@@ -77,6 +82,25 @@ class AlertAdmin(RecordAdmin):
         "that come back, queues that are stuck, workers or servers that are away. Name "
         "ALERT_EMAILS or ALERT_WEBHOOKS in the settings to be told."
     )
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the page on which people choose whether they get the daily digest."""
+        view = self.admin_site.admin_view(self.digest_view)
+        return [path("digest/", view, name="queueadmin_alert_digest"), *super().get_urls()]
+
+    @method_decorator(csrf_protect)
+    def digest_view(self, request: HttpRequest) -> HttpResponse:
+        """Let anybody of the staff stop their own digest, and start it again."""
+        user: Any = request.user
+        if request.method == "POST":
+            digests.want(request.POST.get("wanted") == "yes", by=user)
+            return HttpResponseRedirect(self.address("digest"))
+        context = {
+            **self.page_context(request, _t("Daily digest")),
+            "is_wanted": digests.is_wanted_by(user),
+            "email": user.email,
+        }
+        return TemplateResponse(request, "queueadmin/digest.html", context)
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Any]":
         """Return all alerts, each with whether the reader may acknowledge it."""

@@ -13,6 +13,7 @@ from .operation import OperationItem, RequeueOperation
 from .queue import Overview, Queue
 from .recovery import RecoveryRun
 from .revision import Revision
+from .rule import AssignmentRule
 from .schedule import ScheduleControl, ScheduleOccasion
 from .statistic import HourStatistic, MinuteStatistic, StatisticTotal
 from .unique import UniqueKey
@@ -21,6 +22,7 @@ from .worker import RetiredCounters, Worker
 __all__ = [
     "Alert",
     "AlertMessage",
+    "AssignmentRule",
     "Attempt",
     "AuditEntry",
     "DeadLetter",

@@ -28,13 +28,14 @@ ANNA, HOOK_SECRET = "anna@example.com", "a secret of enough characters"
 
 @pytest.fixture(autouse=True)
 def configured(settings: Any) -> None:
+    settings.SITE_URL = "https://orders.example/"
     settings.QUEUEADMIN = {
         "ALERT_EMAILS": [ANNA],
         "ALERT_DEAD_LETTERS": 4,
         "ALERT_QUEUE_DEAD_LETTERS": 0,
         "ALERT_WEBHOOK_SECRET": HOOK_SECRET,
         "ALERT_WEBHOOK_NETWORKS": ["127.0.0.0/8"],
-        "CONSOLE_URL": "https://orders.example/admin/queueadmin/",
+        "RESOLVER": "config.queueadmin.Resolver",
     }
 
 
@@ -96,6 +97,14 @@ def test_a_queue_has_a_limit_of_its_own(lookout: alerts.Lookout, settings: Any) 
 
     assert look(lookout) == 1
     assert Alert.objects.get().subject == "mail"
+
+
+def test_what_is_snoozed_is_not_waiting_for_a_decision(lookout: alerts.Lookout) -> None:
+    letters = [make_dead_letter() for _number in range(5)]
+    type(letters[0]).objects.filter(pk=letters[0].pk).update(snoozed_at=now())
+    type(letters[0]).objects.filter(pk=letters[1].pk).update(snoozed_at=now())
+
+    assert look(lookout) == 0
 
 
 @pytest.mark.parametrize("first_writes", [True, False])
