@@ -1,5 +1,6 @@
 """The tables of the ledger and of what staff do with it."""
 
+from .alert import Alert, AlertMessage, Digest
 from .attempt import Attempt
 from .audit import AuditEntry
 from .dead_letter import DeadLetter, Note
@@ -19,10 +20,13 @@ from .unique import UniqueKey
 from .worker import RetiredCounters, Worker
 
 __all__ = [
+    "Alert",
+    "AlertMessage",
     "AssignmentRule",
     "Attempt",
     "AuditEntry",
     "DeadLetter",
+    "Digest",
     "FailureGroup",
     "Grant",
     "GroupNote",

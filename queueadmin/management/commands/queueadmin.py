@@ -1,5 +1,6 @@
 """Everything staff do by hand, from a shell: one sub-command per list or verb."""
 
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -11,11 +12,13 @@ from urllib.parse import urlsplit
 
 from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import F
 from dramatiq import get_broker
 from rich.console import Console
 from rich.progress import Progress
 
 from queueadmin import (
+    alerts,
     audit,
     backlog,
     deadletters,
@@ -27,6 +30,7 @@ from queueadmin import (
     recurring,
     relocating,
     retention,
+    watching,
     workers,
 )
 from queueadmin.brokers.base import BrokerUnavailable
@@ -38,7 +42,7 @@ from queueadmin.exceptions import QueueadminError
 from queueadmin.management import arguments
 from queueadmin.management.arguments import MOST_ROWS, USAGE
 from queueadmin.management.printing import write
-from queueadmin.models import DeadLetter, Job, Queue
+from queueadmin.models import Alert, DeadLetter, Job, Queue
 from queueadmin.states import FINISHED, DeadLetterStatus, JobState
 
 #: Exit codes; 2 is also what the parser of arguments exits with.
@@ -157,6 +161,15 @@ class Command(BaseCommand):
         sub = add("schedule", "List schedules, or enqueue the job of one now.", changes=True)
         sub.add_argument("--run", metavar="NAME", help="enqueue this one's job now")
         sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
+        sub = add("alerts", "List alerts, the open ones first.")
+        sub.add_argument("--limit", type=arguments.limit, default=50)
+        sub = add("acknowledge", "Say that somebody is at an open alert.", changes=True)
+        sub.add_argument("id", type=arguments.key, metavar="ID")
+        add(
+            "watch",
+            "Look for trouble until SIGTERM or SIGINT, also while no worker lives and no "
+            "database answers; `runscheduler` does the same beside its work.",
+        )
         add("doctor", "Examine settings, broker, database, clock, workers and schedules.")
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
@@ -412,6 +425,22 @@ class Command(BaseCommand):
         else:
             job = recurring.run_now(run, by=user, reason=reason)
         self._write([{"schedule": run, "job": job, "dry_run": dry_run}], options)
+
+    def _alerts(self, *, limit: int, **options: Any) -> None:
+        rows = Alert.objects.order_by(F("closed_at").desc(nulls_first=True), "-pk").values(
+            "id", "kind", "subject", "text", "opened_at", "acknowledged_at", "closed_at"
+        )
+        self._write([dict(row) for row in rows[:limit]], options)
+
+    def _acknowledge(self, *, id: int, by: str | None, reason: str, **options: Any) -> None:
+        changed = alerts.acknowledge(id, by=arguments.user(by), reason=reason)
+        self._write([{"alert": id, "changed": changed}], options)
+
+    def _watch(self, **options: Any) -> None:
+        watcher = watching.Watcher()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, watcher.stop)
+        watcher.run()
 
     def _doctor(self, **options: Any) -> None:
         findings = doctor.examine()
