@@ -3,6 +3,7 @@
 from .attempt import Attempt
 from .audit import AuditEntry
 from .dead_letter import DeadLetter, Note
+from .effect import Effect
 from .failure_group import FailureGroup, GroupNote
 from .holding import Grant, Heartbeat, Holding
 from .idempotency import IdempotencyKey
@@ -21,6 +22,7 @@ __all__ = [
     "Attempt",
     "AuditEntry",
     "DeadLetter",
+    "Effect",
     "FailureGroup",
     "Grant",
     "GroupNote",
