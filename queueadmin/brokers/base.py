@@ -149,6 +149,12 @@ class Transport(Protocol):
         when its turn comes.
         """
 
+    def listed(self, queue: str, limit: int) -> list[str]:
+        """Return the ids of messages that wait, at most so many, the next ones first.
+
+        A server whose queues cannot be looked into returns none.
+        """
+
     def size(self, queue: str) -> int:
         """Return how many messages of the queue the server holds, fetched ones included."""
 
