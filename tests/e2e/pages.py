@@ -28,6 +28,8 @@ STAFF = (
     "attempts",
     "audit",
     "recovery-runs",
+    "alerts",
+    "digest",
 )
 #: Pages with an address of their own.
 _PLAIN = {
@@ -41,6 +43,8 @@ _PLAIN = {
     "attempts": "attempt/",
     "audit": "auditentry/",
     "recovery-runs": "recoveryrun/",
+    "alerts": "alert/?state=all",
+    "digest": "alert/digest/",
 }
 
 
