@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from django.db.models import Q, QuerySet
-from django.utils import timezone
 
 from notifications.sandbox.faults import PHONE_FAULTS
+from queueadmin import clock
 
 from . import bookings, credit, workflow
 from .basket import Item
@@ -76,7 +76,7 @@ class Simulation:
 
     def answer(self) -> None:
         """Let vendors answer what is open, most of it by yes."""
-        waiting = VendorRequest.objects.answerable(timezone.now()).select_related("vendor", "order")
+        waiting = VendorRequest.objects.answerable(clock.now()).select_related("vendor", "order")
         for request in waiting[:BATCH]:
             accepted = self.chance.random() >= REFUSED
             try:
