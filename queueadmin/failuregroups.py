@@ -15,7 +15,7 @@ from django.core.validators import URLValidator
 from django.db import connection, transaction
 from django.db.models import F, Min
 
-from . import audit
+from . import audit, mentions
 from .clock import now
 from .ledger import sql
 from .models import AuditEntry, DeadLetter, FailureGroup, GroupNote, RequeueOperation, Worker
@@ -202,7 +202,8 @@ def annotate(group: int, *, text: str, by: "User | None") -> GroupNote:
             text=text,
             written_at=now(),
         )
-        audit.record("annotate", TARGET, [group], by=by, note=note.pk)
+        people = mentions.announce(note, by=by)
+        audit.record("annotate", TARGET, [group], by=by, **mentions.facts(note, people))
     return note
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from . import audit, idempotency, ledger, statistics
+from . import alerts, audit, idempotency, ledger, statistics
 from .clock import now
 from .conf import settings
 from .exceptions import InvalidTransition
@@ -41,6 +41,7 @@ def apply_retention() -> dict[str, int]:
     """
     ledger.prune()
     idempotency.prune()
+    alerts.prune()
     removed = {state.value: _past_their_time(state) for state in _KEEP}
     return {**removed, "statistics": statistics.roll_up()}
 

@@ -70,6 +70,31 @@ class ItemState(TextChoices):
     SKIPPED = "skipped", _("skipped")
 
 
+class AlertKind(TextChoices):
+    """What staff are told about when it begins and when it is over."""
+
+    DEAD_LETTERS = "dead_letters", _("dead letters pile up")
+    REGRESSED = "regressed", _("failure group regressed")
+    STUCK = "stuck", _("queue stuck")
+    PAUSED = "paused", _("queue paused for long")
+    UNCONSUMED = "unconsumed", _("queue without worker")
+    BREAKER = "breaker", _("breaker opened")
+    NO_WORKER = "no_worker", _("no worker alive")
+    BROKER = "broker", _("broker in trouble")
+    DATABASE = "database", _("database in trouble")
+    SCHEDULER = "scheduler", _("scheduler silent")
+    FAILURES = "failures", _("unusually many failures")
+    RUN_TIME = "run_time", _("unusually long runs")
+
+
+class MessageState(TextChoices):
+    """How far a message about alerts is."""
+
+    WAITING = "waiting", _("waiting to be sent")
+    SENT = "sent", _("sent")
+    FAILED = "failed", _("given up")
+
+
 class Outcome(TextChoices):
     """How one attempt ended."""
 

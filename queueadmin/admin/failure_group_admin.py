@@ -19,11 +19,12 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from .. import display, failuregroups, runbooks
-from ..models import DeadLetter, FailureGroup
+from ..models import DeadLetter, FailureGroup, GroupNote
 from ..states import DeadLetterStatus, GroupStatus
 from .acts import NO_PERMISSION, Act, RecordAdmin
 from .lists import SeenFilter, TabFilter
-from .sentences import about_group, evidence_of
+from .sentences import about_group, about_snooze, evidence_of
+from .triage_verbs import SnoozeForm, TicketForm
 from .verbs import AssignForm, NoteForm
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class StatusTabs(TabFilter):
             ("needs", _("open and regressed")),
             ("mine", _("mine")),
             ("unassigned", _("unassigned")),
+            ("mentions", _("mentions")),
             *((status.value, status.label) for status in GroupStatus),
             ("all", _("all")),
         ]
@@ -63,6 +65,9 @@ class StatusTabs(TabFilter):
                 return needs.filter(owner=self.request.user.pk)
             case "unassigned":
                 return needs.filter(owner=None)
+            case "mentions":
+                notes = GroupNote.objects.filter(mentioned=self.request.user.pk)
+                return rows.filter(pk__in=notes.values("group"))
         return rows.filter(status=tab)
 
 
@@ -85,32 +90,6 @@ class ResolveForm(forms.Form):
     )
     # What failed after the page was shown is not what the person calls resolved.
     seen_deaths = forms.IntegerField(required=False, min_value=0, widget=forms.HiddenInput)
-
-
-class SnoozeForm(forms.Form):
-    """What ends the snooze; whatever comes first."""
-
-    until = forms.DateTimeField(
-        label=_("Until"),
-        required=False,
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
-    )
-    more_failures = forms.IntegerField(
-        label=_("Until so many more failures"), required=False, min_value=1, max_value=10**9
-    )
-    until_release = forms.BooleanField(label=_("Until it fails in another release"), required=False)
-    reason = forms.CharField(label=_("Reason"), required=False, max_length=2_000)
-
-
-class TicketForm(forms.Form):
-    """Where the trouble is discussed."""
-
-    url = forms.CharField(
-        label=_("Address of the ticket"),
-        required=False,
-        max_length=500,
-        help_text=_("An http or https address; empty removes it."),
-    )
 
 
 class ReasonForm(forms.Form):
@@ -366,6 +345,7 @@ class FailureGroupAdmin(RecordAdmin):
             + f"?group={group.pk}",
             "requeue_refusal": self._requeue_refusal(request, waiting),
             "sample": letters.for_list().order_by("-died_at")[:SAMPLE],
+            "snooze": about_snooze(group),
             "past": failuregroups.past(group),
             "notes": list(group.notes.all()),
             "note_form": NoteForm(),

@@ -172,7 +172,10 @@ class TriageSerializer(serializers.Serializer[Any]):
     """What to change; what is not given stays."""
 
     assignee = serializers.CharField(
-        max_length=150, required=False, allow_null=True, help_text="A user's name; null: nobody."
+        max_length=254,
+        required=False,
+        allow_null=True,
+        help_text="A user's name or e-mail address; null: nobody.",
     )
     priority = serializers.ChoiceField(choices=list(URGENCIES), required=False)
     note = serializers.CharField(max_length=10_000, required=False, help_text="Added to the notes.")
