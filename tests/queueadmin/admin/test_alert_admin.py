@@ -90,6 +90,8 @@ def test_the_overview_names_what_is_the_matter(viewer: Client, anna: Client) -> 
 
     assert "The oldest of 7 waiting jobs" in html
     assert "was bad" not in html
+    assert '<p class="qa-sentence">1 alert is open.</p>' in html
+    assert "alert is open" not in anna.get(OVERVIEW).content.decode()
 
 
 @pytest.mark.parametrize("page", [OVERVIEW, QUEUES])
@@ -100,6 +102,7 @@ def test_an_early_warning_is_shown_beside_its_queue(viewer: Client, page: str) -
     (row,) = (row for row in viewer.get(page).context["rows"] if row.name == "order-routing")
 
     assert text in [badge.why for badge in row.badges]
+    assert row.trouble == "not as usual for this hour"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
