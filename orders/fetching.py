@@ -31,7 +31,13 @@ def fetch(url: str, *, max_bytes: int) -> bytes:
     literal = f"[{address}]" if ":" in address else address
     netloc = f"{literal}:{parts.port}" if parts.port else literal
     target = parts._replace(netloc=netloc, fragment="").geturl()
-    headers = {"Host": host if parts.port is None else f"{host}:{parts.port}", "Accept": "image/*"}
+    name = f"[{host}]" if ":" in host else host
+    headers = {
+        "Host": name if parts.port is None else f"{name}:{parts.port}",
+        "Accept": "image/*",
+        # Pictures are packed already; what unpacks to more than was read is not unpacked.
+        "Accept-Encoding": "identity",
+    }
     try:
         with (
             httpx2.Client(trust_env=False, follow_redirects=False, timeout=TIMEOUT) as client,
@@ -77,7 +83,7 @@ def _unexpected(status: int) -> Exception:
 
 def _read(answer: httpx2.Response, max_bytes: int) -> bytes:
     chunks, size = [], 0
-    for chunk in answer.iter_bytes():
+    for chunk in answer.iter_raw():
         size += len(chunk)
         if size > max_bytes:
             raise PictureRefused(_("The picture is too large."))

@@ -138,7 +138,11 @@ class Settings:
 
     def policy(self, queue: str) -> Policy | None:
         """Return the queue's policy, or None where it has none."""
-        return self.QUEUES.get(queue)
+        # Asked several times for each job, so not by way of `__getattr__`.
+        found: Policy | None = (
+            getattr(django_settings, "QUEUEADMIN", {}).get("QUEUES", {}).get(queue)
+        )
+        return found
 
 
 def problems(configured: dict[str, Any]) -> list[str]:

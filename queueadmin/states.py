@@ -105,6 +105,13 @@ class Outcome(TextChoices):
     CANCELLED = "cancelled", _("cancelled")
 
 
+class EffectState(TextChoices):
+    """How far something is that a job does once."""
+
+    BEGUN = "begun", _("begun")  # by a run that has not said how it ended
+    DONE = "done", _("done")
+
+
 class Priority:
     """Order within a queue; strict, smaller first."""
 

@@ -9,24 +9,21 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
 from django.http import (
-    Http404,
     HttpRequest,
     HttpResponse,
     HttpResponseNotAllowed,
-    StreamingHttpResponse,
 )
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
-from django.urls.resolvers import URLPattern
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from .. import audit, display, runbooks
+from .. import display, runbooks
 from ..models import DeadLetter, FailureGroup
 from ..models.dead_letter import Urgency
 from ..states import DeadLetterStatus, GroupStatus
-from . import exporting, sentences
+from . import sentences
 from .dead_letter_filters import (
     ActorFilter,
     AgeFilter,
@@ -39,6 +36,7 @@ from .dead_letter_filters import (
     StatusTabs,
 )
 from .editing import EditingAdmin
+from .exporting import Column, ExportingAdmin
 from .job_admin import evidence
 from .triage_verbs import VERBS
 from .verbs import NoteForm
@@ -48,7 +46,7 @@ if TYPE_CHECKING:
 
 
 #: What a file of dead letters has; no payload, which is masked.
-COLUMNS: tuple[exporting.Column, ...] = (
+COLUMNS: tuple[Column, ...] = (
     ("id", lambda row: row.pk),
     ("job", lambda row: row.job_id),
     ("queue", lambda row: row.queue),
@@ -66,7 +64,7 @@ COLUMNS: tuple[exporting.Column, ...] = (
 )
 
 
-class DeadLetterAdmin(EditingAdmin):
+class DeadLetterAdmin(ExportingAdmin, EditingAdmin):
     """The desk where permanent failures are reviewed."""
 
     list_display = (
@@ -81,7 +79,8 @@ class DeadLetterAdmin(EditingAdmin):
         "status_badge",
     )
     list_display_links = ("letter",)
-    change_list_template = "queueadmin/dead_letters.html"
+    columns = COLUMNS
+    exported_as = "dead letters"
     list_filter = (
         StatusTabs,
         GroupFilter,
@@ -103,25 +102,6 @@ class DeadLetterAdmin(EditingAdmin):
         "Nothing here. A job that failed for good waits under “pending” until somebody "
         "requeues it or marks it permanently failed."
     )
-
-    def get_urls(self) -> list[URLPattern]:
-        """Add the address of the list as a file."""
-        view = self.admin_site.admin_view(self.export_view)
-        return [
-            path("export/<str:form>/", view, name="queueadmin_deadletter_export"),
-            *super().get_urls(),
-        ]
-
-    def export_view(self, request: HttpRequest, form: str) -> StreamingHttpResponse:
-        """Answer with the list under its filters as a file; that it was taken is audited."""
-        if form not in exporting.FORMATS:
-            raise Http404
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        rows = self.get_changelist_instance(request).queryset[: exporting.LIMIT]
-        user: Any = request.user
-        audit.record("export", "dead letter", [""], by=user, filters=request.GET.urlencode()[:500])
-        return exporting.response(rows, COLUMNS, name="dead-letters", form=form)
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[DeadLetter]":
         """Join what the list shows; leave out whatever may be large."""

@@ -18,9 +18,10 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from .. import display, failuregroups, runbooks
+from .. import display, editing, failuregroups, replacing, runbooks
 from ..models import DeadLetter, FailureGroup, GroupNote
 from ..states import DeadLetterStatus, GroupStatus
+from . import sparks
 from .acts import NO_PERMISSION, Act, RecordAdmin
 from .lists import SeenFilter, TabFilter
 from .sentences import about_group, about_snooze, evidence_of
@@ -327,6 +328,7 @@ class FailureGroupAdmin(RecordAdmin):
         letters = DeadLetter.objects.filter(fingerprint=group.fingerprint)
         waiting = failuregroups.pending(group).order_by()[: failuregroups.COUNT_LIMIT + 1].count()
         self.prepare([group])
+        line = failuregroups.line(group)
         context = {
             **self.page_context(request, display.plain(group.label)),
             "group": group,
@@ -338,12 +340,15 @@ class FailureGroupAdmin(RecordAdmin):
                 for text, query in evidence_of(outbreak)
             ],
             "cells": [(window, self.cell(group, window)) for window in failuregroups.WINDOWS],
+            "spark": sparks.bars((0, count) for count in line),
+            "most": max(line),
             "waiting": waiting,
             "waiting_url": letters_url(site, group=group.pk, status=DeadLetterStatus.PENDING.value),
             "all_url": letters_url(site, group=group.pk, status="all"),
             "requeue_url": reverse("admin:queueadmin_requeueoperation_new", current_app=site)
             + f"?group={group.pk}",
             "requeue_refusal": self._requeue_refusal(request, waiting),
+            "change_refusal": self._change_refusal(request, waiting),
             "sample": letters.for_list().order_by("-died_at")[:SAMPLE],
             "snooze": about_snooze(group),
             "past": failuregroups.past(group),
@@ -359,6 +364,12 @@ class FailureGroupAdmin(RecordAdmin):
         if not self.may(request, "requeue_deadletter"):
             return NO_PERMISSION
         return "" if waiting else _("None of its dead letters is pending.")
+
+    def _change_refusal(self, request: HttpRequest, waiting: int) -> "_StrPromise | str":
+        needed = (replacing.PERMISSION, editing.PERMISSION)
+        if not all(self.may(request, verb) for verb in needed):
+            return NO_PERMISSION
+        return self._requeue_refusal(request, waiting)
 
 
 def _add_columns() -> None:

@@ -24,6 +24,7 @@ from ..conf import settings
 from ..models import Alert, FailureGroup, Queue, RecoveryRun, RequeueOperation, Worker
 from ..policies import Policy, Rate
 from ..states import JobState
+from . import sparks
 from .acts import Act, Button, RecordAdmin
 from .alert_admin import address_of
 from .failure_group_admin import ReasonForm
@@ -294,7 +295,7 @@ class QueueAdmin(FleetAdmin):
             ],
             workers=consumers,
             per_minute=numbers.flow.completed / 60,
-            spark=_spark(numbers.line),
+            spark=sparks.bars((point.completed, point.failed) for point in numbers.line),
             buttons=self.buttons(request, queue) if self.has_verbs else {},
             policy=settings.policy(name),
             limits=queues.limits_of(queue),
@@ -424,21 +425,6 @@ def _badges(queue: Queue) -> list[Badge]:
     if queue.concurrency or queue.rate_limit:
         badges.append(Badge(display.badge("limited", _("limited")), _t("changed in the console")))
     return badges
-
-
-def _spark(line: Sequence[statistics.Point]) -> tuple[str, str] | None:
-    """Return the bars of a sparkline as two paths, done on top of failed; None for no bars."""
-    most = max((point.completed + point.failed for point in line), default=0)
-    if not most:
-        return None
-    done, failed = "", ""
-    for index, point in enumerate(line):
-        height, bad = 20 * point.completed / most, 20 * point.failed / most
-        if height:
-            done += f"M{index * 3.2:.1f} {20 - height - bad:.1f}h2.4v{height:.1f}h-2.4z"
-        if bad:
-            failed += f"M{index * 3.2:.1f} {20 - bad:.1f}h2.4v{bad:.1f}h-2.4z"
-    return done, failed
 
 
 # --- Workers ----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from .. import audit
+from .. import audit, display
 from ..models import AssignmentRule
 from ..resolver import get_resolver
 from .lists import ConsoleAdmin
@@ -65,7 +65,7 @@ class AssignmentRuleAdmin(ConsoleAdmin):
     @admin.display(description=_("what fails"))
     def matches(self, rule: AssignmentRule) -> str:
         """Queue, job and error of a rule."""
-        return str(rule)
+        return display.plain(rule)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return self.may(request, "add_assignmentrule")

@@ -21,7 +21,7 @@ from .base import (
     idempotent,
     user_named,
 )
-from .letters import TextSerializer
+from .letter_serializers import SnoozeSerializer, TextSerializer
 
 TAG = "Failure groups"
 _MOST_NOTES = 500
@@ -92,23 +92,14 @@ class ResolveSerializer(serializers.Serializer[Any]):
     )  # fmt: skip
 
 
-class SnoozeSerializer(ReasonSerializer):
-    """What ends the snooze; whatever comes first."""
-
-    until = serializers.DateTimeField(required=False, allow_null=True, default=None)
-    more_failures = serializers.IntegerField(
-        required=False, allow_null=True, default=None, min_value=1, max_value=10**9
-    )
-    until_release = serializers.BooleanField(
-        required=False, default=False, help_text="Another release than the last one it failed in."
-    )
-
-
 class GroupTriageSerializer(serializers.Serializer[Any]):
     """What to change; what is not given stays."""
 
     owner = serializers.CharField(
-        max_length=150, required=False, allow_null=True, help_text="A user's name; null: nobody."
+        max_length=254,
+        required=False,
+        allow_null=True,
+        help_text="A user's name or e-mail address; null: nobody.",
     )
     ticket_url = serializers.CharField(max_length=500, required=False, allow_blank=True)
 

@@ -77,6 +77,8 @@ calls: list[URLPattern | URLResolver] = [
     _call("dead-letters/{id}/notes/", DeadLettersView, post="notes"),
     _call("dead-letters/{id}/requeue/", DeadLettersView, post="requeue"),
     _call("dead-letters/{id}/mark-failed/", DeadLettersView, post="mark_failed"),
+    _call("dead-letters/{id}/snooze/", DeadLettersView, post="snooze"),
+    _call("dead-letters/{id}/wake/", DeadLettersView, post="wake"),
     _call("failure-groups/", GroupsView, get="list"),
     _call("failure-groups/{id}/", GroupsView, get="retrieve", patch="partial_update"),
     _call("failure-groups/{id}/notes/", GroupsView, post="notes"),

@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('auth', '0012_alter_user_first_name_max_length'),
-        ('queueadmin', '0015_unfolded_minutes'),
+        ('queueadmin', '0016_effects'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -4,6 +4,7 @@ from .alert import Alert, AlertMessage, Digest
 from .attempt import Attempt
 from .audit import AuditEntry
 from .dead_letter import DeadLetter, Note
+from .effect import Effect
 from .failure_group import FailureGroup, GroupNote
 from .holding import Grant, Heartbeat, Holding
 from .idempotency import IdempotencyKey
@@ -27,6 +28,7 @@ __all__ = [
     "AuditEntry",
     "DeadLetter",
     "Digest",
+    "Effect",
     "FailureGroup",
     "Grant",
     "GroupNote",

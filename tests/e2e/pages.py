@@ -28,6 +28,7 @@ STAFF = (
     "attempts",
     "audit",
     "recovery-runs",
+    "health",
     "alerts",
     "digest",
 )
@@ -68,6 +69,8 @@ def open_staff_page(page: Page, address: str, name: str) -> None:
             page.wait_for_selector(".qa-record")
     elif name in _PLAIN:
         page.goto(urljoin(address, f"/admin/queueadmin/{_PLAIN[name]}"))
+    elif name == "health":
+        page.goto(urljoin(address, "/health/"))
     elif name == "requeue-operation":
         open_operation(page, address)
     else:

@@ -130,7 +130,7 @@ def test_recovery_runs_and_keeps_its_history(call, broker):
     run = call("POST", "recovery/").json()
     found = call("GET", "recovery/").json()
 
-    assert run["found"] == {"overdue": 0, "dead workers' jobs": 0, "lost in the broker": 0}
+    assert set(run["found"].values()) == {0}
     assert (found["total_runs"], found["failed_runs"]) == (1, 0)
     assert [each["id"] for each in found["runs"]] == [run["id"]]
 
