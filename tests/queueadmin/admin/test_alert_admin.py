@@ -130,6 +130,12 @@ def test_the_number_of_queries_does_not_grow_with_the_list(
     assert queries() == few
 
 
+def test_tabs_alone_make_no_bar_of_filters(viewer: Client) -> None:
+    make_alert()
+
+    assert 'id="changelist-filter"' not in viewer.get(LIST).content.decode()
+
+
 def test_an_empty_list_says_what_would_be_there(viewer: Client) -> None:
     assert "Nothing is the matter" in viewer.get(LIST).content.decode()
 
