@@ -19,6 +19,7 @@ HOST = "127.0.0.1"
 #: The sandbox providers stand this far above the site's own port.
 SANDBOX_OFFSET, SMTP_OFFSET = 20, 25
 MAX_PORT = 65_535 - SMTP_OFFSET
+DEFAULT_PORT = 8000
 
 
 class MachineError(Exception):
@@ -51,6 +52,19 @@ def read_ports(value: str) -> Ports:
     if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= MAX_PORT:
         raise MachineError(f"PORT is a number from 1 to {MAX_PORT}, not {value!r}.")
     return Ports(int(value))
+
+
+def remember(ports: Ports, directory: Path) -> None:
+    """Note where the site of a data directory listens, for commands in other terminals."""
+    (directory / "port").write_text(f"{ports.web}\n")
+
+
+def last_port(directory: Path) -> int:
+    """Return where the site of a data directory listened last; the default where it never did."""
+    try:
+        return read_ports((directory / "port").read_text().strip()).web
+    except (OSError, UnicodeDecodeError, MachineError):
+        return DEFAULT_PORT
 
 
 def require_free(ports: Ports) -> None:
@@ -135,7 +149,7 @@ def _prepare(environment: MutableMapping[str, str]) -> None:
             "`make run` needs Linux or macOS. On Windows use WSL, or start the programs by "
             "themselves as docs/installation.md describes."
         )
-    ports = read_ports(environment.get("PORT") or "8000")
+    ports = read_ports(environment.get("PORT") or str(DEFAULT_PORT))
     directory = Path(environment.get("DATA_DIR") or BASE_DIR / "var").absolute()
     make_data_directory(directory)
     environment["DATA_DIR"] = str(directory)

@@ -7,7 +7,7 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from config import embedded
+from config import embedded, machine
 from config.queues import QUEUES
 from config.schedules import SCHEDULES
 
@@ -16,6 +16,8 @@ env = environ.Env()
 
 #: Where the stack of `make run` keeps its database, broker files, logs and secrets.
 DATA_DIR = Path(env.str("DATA_DIR", default=str(BASE_DIR / "var")))
+#: Of the site; in a second terminal the one that `make run` took last.
+PORT = env.int("PORT", default=machine.last_port(DATA_DIR))
 
 DEBUG = env.bool("DEBUG", default=False)
 SECRET_KEY = env.str("SECRET_KEY", default="")
@@ -59,6 +61,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
+    "config.uploads.refuse_large_uploads",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -152,19 +155,24 @@ QUEUEADMIN = {
     "RELEASE": env.str("RELEASE", default=""),
     "METRICS_TOKEN": env.str("METRICS_TOKEN", default=""),
     "METRICS_ADDRESSES": env.list("METRICS_ADDRESSES", default=[]),
+    "ALERT_EMAILS": env.list("ALERT_EMAILS", default=[]),
+    "ALERT_WEBHOOKS": env.list("ALERT_WEBHOOKS", default=[]),
+    "ALERT_WEBHOOK_SECRET": env.str("ALERT_WEBHOOK_SECRET", default=""),
+    "ALERT_WEBHOOK_NETWORKS": env.list("ALERT_WEBHOOK_NETWORKS", default=[]),
 }
 
 # --- The business ---------------------------------------------------------------------
 #: Where people reach the site; links in messages begin with it.
-SITE_URL = env.str("SITE_URL", default=f"http://127.0.0.1:{env.str('PORT', default='8000')}")
+SITE_URL = env.str("SITE_URL", default=f"http://{machine.HOST}:{PORT}")
 #: How long a vendor may stay silent before the next one is asked.
 VENDOR_ANSWER_MINUTES = env.float("VENDOR_ANSWER_MINUTES", default=30)
 #: How long an order waits for a confirmation after its last request.
 ORDER_EXPIRY_MINUTES = env.float("ORDER_EXPIRY_MINUTES", default=30)
 
 # --- Notifications: the sandbox answers where no credentials are given --------------------
-SANDBOX_URL = env.str("SANDBOX_URL", default="http://127.0.0.1:8020")
-SANDBOX_SMTP_PORT = env.int("SANDBOX_SMTP_PORT", default=8025)
+_ports = machine.Ports(PORT)
+SANDBOX_URL = env.str("SANDBOX_URL", default=f"http://{machine.HOST}:{_ports.sandbox}")
+SANDBOX_SMTP_PORT = env.int("SANDBOX_SMTP_PORT", default=_ports.smtp)
 WHATSAPP_API_URL = env.str("WHATSAPP_API_URL", default="")
 WHATSAPP_PHONE_NUMBER_ID = env.str("WHATSAPP_PHONE_NUMBER_ID", default="")
 WHATSAPP_TOKEN = env.str("WHATSAPP_TOKEN", default="")
@@ -257,7 +265,7 @@ LOGGING = {
     },
     "handlers": {
         "console": {
-            "class": "logging.StreamHandler",
+            "class": "queueadmin.logs.BatchHandler",
             "formatter": env.str("LOG_FORMAT", default="text"),
         }
     },

@@ -75,15 +75,15 @@ class DeliveryAdmin(DeliveryAdminBase):
     """Messages and their outcome; nobody edits them."""
 
     list_display = (
-        "__str__",
+        "event",
+        "channel",
+        "recipient_name",
+        "address",
         "state",
         "receipt",
-        "address",
         "provider",
-        "provider_message_id",
         "error_code",
         "created_at",
-        "sent_at",
     )
     list_filter = ("state", "receipt", "channel", "event", "provider")
     search_fields = ("recipient_name", "address", "=provider_message_id", "=subject")

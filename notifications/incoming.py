@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.utils import timezone
 
 from . import optouts
@@ -33,12 +34,14 @@ def take(*, message_id: str, sender: str, text: str, at: datetime) -> bool:
     # Actors call this module.
     from .actors import answer_incoming
 
-    message, is_new = Incoming.objects.get_or_create(
-        provider_message_id=message_id[:255],
-        defaults={"sender": sender[:20], "text": text[:1000], "at": at},
-    )
-    if is_new:
-        answer_incoming.send(message.pk)
+    # Together: of a message that is kept and has no job, a repeated call would not be new.
+    with transaction.atomic():
+        message, is_new = Incoming.objects.get_or_create(
+            provider_message_id=message_id[:255],
+            defaults={"sender": sender[:20], "text": text[:1000], "at": at},
+        )
+        if is_new:
+            answer_incoming.send(message.pk)
     return is_new
 
 

@@ -53,7 +53,7 @@ def turn(channel: Channel, address: str, *, in_turn: bool) -> datetime | None:
     if not pause.address:
         return pause.until
     with transaction.atomic():
-        held = Pause.objects.select_for_update().get(pk=pause.pk)
+        held = Pause.objects.select_for_update(no_key=True).get(pk=pause.pk)
         mine = max(held.until, now)
         held.until = mine + PAIR_SPACING
         held.save(update_fields=["until"])

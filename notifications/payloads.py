@@ -106,8 +106,8 @@ def _whatsapp_status(status: Mapping[str, Any]) -> Word:
     said = "; ".join(f"{error.get('code', '')} {error.get('title', '')}" for error in errors)
     return Word(
         provider="whatsapp",
-        message_id=str(status["id"]),
-        reference=str(status.get("biz_opaque_callback_data", "")),
+        message_id=_clean(status["id"]),
+        reference=_clean(status.get("biz_opaque_callback_data", "")),
         status=WHATSAPP_STATUSES[status["status"]],
         at=_time(status["timestamp"]),
         said=said or status["status"],
@@ -122,9 +122,9 @@ def _whatsapp_message(message: Mapping[str, Any]) -> Text:
     text = message.get("text")
     body = text.get("body", "") if isinstance(text, dict) else ""
     return Text(
-        message_id=str(message["id"]),
+        message_id=_clean(message["id"]),
         sender=sender,
-        text=_clean(str(body)),
+        text=_clean(body),
         at=_time(message["timestamp"]),
     )
 
@@ -134,8 +134,8 @@ def _sendgrid_event(event: Mapping[str, Any]) -> Word:
     return Word(
         provider="sendgrid",
         # SendGrid appends ".filter…" to the id it gave when it took the message.
-        message_id=str(event.get("sg_message_id", "")).partition(".")[0],
-        reference=str(event.get("reference", "")),
+        message_id=_clean(event.get("sg_message_id", "")).partition(".")[0],
+        reference=_clean(event.get("reference", "")),
         status=SENDGRID_STATUSES[name],
         at=_time(event["timestamp"]),
         said=f"{name} {event.get('reason', '')}".strip(),
@@ -146,8 +146,8 @@ def _sendgrid_event(event: Mapping[str, Any]) -> Word:
 def _sms_status(data: Mapping[str, Any]) -> Word:
     return Word(
         provider="sms",
-        message_id=str(data.get("id", "")),
-        reference=str(data.get("reference", "")),
+        message_id=_clean(data.get("id", "")),
+        reference=_clean(data.get("reference", "")),
         status=SMS_STATUSES[data["status"]],
         at=_time(data["at"]),
         said=f"{data['status']} {data.get('reason', '')}".strip(),
@@ -178,6 +178,6 @@ def _time(seconds: object) -> datetime:
     return datetime.fromtimestamp(int(str(seconds)), UTC)
 
 
-def _clean(value: str) -> str:
+def _clean(value: object) -> str:
     # PostgreSQL refuses NUL and lone surrogates, which JSON allows.
-    return value.replace("\0", "").encode(errors="replace").decode()
+    return str(value).replace("\0", "").encode(errors="replace").decode()

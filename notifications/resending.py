@@ -88,7 +88,7 @@ def _resend(delivery_id: int, by: "User", reason: str, result: Resent) -> None:
         # Locked, so that a receipt or a second press comes before this or after it. Its
         # successor is looked up by a statement of its own: joined, it would be read before
         # the lock is waited for.
-        delivery = Delivery.objects.select_for_update().filter(pk=delivery_id).first()
+        delivery = Delivery.objects.select_for_update(no_key=True).filter(pk=delivery_id).first()
         why = Skip.NOT_FAILED if delivery is None else skip(delivery)
         if delivery is None or why is not None:
             result.skipped[why or Skip.NOT_FAILED] += 1

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import F
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from queueadmin import clock
 from queueadmin.models.job import subject_key
 
 from . import telling, timers
@@ -40,7 +40,7 @@ def book(order: Order, slot: DeliverySlot) -> Booking:
         SlotFull: there is no room left, or the slot has begun.
         NotAllowedNow: the order has left already, or has ended.
     """
-    now = timezone.now()
+    now = clock.now()
     with transaction.atomic():
         _hold(order, now)
         booking = Booking.objects.filter(order=order).first()
@@ -69,7 +69,7 @@ def cancel(order: Order) -> bool:
         NotAllowedNow: the order has left already, or has ended.
     """
     with transaction.atomic():
-        _hold(order, timezone.now())
+        _hold(order, clock.now())
         return end(order)
 
 
@@ -80,7 +80,7 @@ def end(order: Order) -> bool:
         return False
     _leave(booking.slot_id)
     _void(order)
-    now = timezone.now()
+    now = clock.now()
     Booking.objects.filter(pk=booking.pk).update(cancelled_at=now, changed_at=now)
     return True
 
@@ -92,7 +92,7 @@ def fulfil(order: Order) -> None:
 
 def remind(reminder_id: int) -> bool:
     """Send one reminder unless it is over; return whether this call did it."""
-    now = timezone.now()
+    now = clock.now()
     with transaction.atomic():
         planned = BookingReminder.objects.filter(
             pk=reminder_id, state=ReminderState.PLANNED, due_at__lte=now

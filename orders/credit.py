@@ -23,7 +23,7 @@ from queueadmin import audit
 from queueadmin.models.job import subject_key
 
 from . import timers
-from .exceptions import CreditRefused, InvalidPayment
+from .exceptions import CreditRefused, InvalidPayment, NotAllowedNow
 from .models import (
     CENT,
     CreditAccount,
@@ -79,8 +79,7 @@ def invoice(order: Order) -> None:
     from . import payment_reminders
 
     now = timezone.now()
-    # Locked, as whoever settles invoices must be; see `_settle`.
-    account = CreditAccount.objects.select_for_update().get(retailer=order.retailer_id)
+    account = _locked(retailer=order.retailer_id)
     made = Invoice.objects.create(
         account=account,
         order=order,
@@ -96,7 +95,7 @@ def record_payment(
     account: CreditAccount,
     amount: Decimal,
     *,
-    by: "User",
+    by: "User | None",
     note: str = "",
     token: uuid.UUID | None = None,
 ) -> CreditEntry:
@@ -105,7 +104,7 @@ def record_payment(
     Args:
         account: whose money it is.
         amount: above 0, with at most two decimals; a shop may pay in advance.
-        by: who recorded it.
+        by: who recorded it; None for a program.
         note: such as the bank's reference.
         token: of the form; the same form again returns the entry it made before.
 
@@ -130,35 +129,90 @@ def record_payment(
             )
             _score_later(account)
     except IntegrityError:
-        repeated = CreditEntry.objects.filter(token=token).first() if token else None
-        if repeated is None:
-            raise
-        return repeated
+        if repeated := _entered_before(token):
+            return repeated
+        raise
     return entry
 
 
-def correct(account: CreditAccount, amount: Decimal, *, by: "User", reason: str) -> CreditEntry:
+def correct(
+    account: CreditAccount,
+    amount: Decimal,
+    *,
+    by: "User",
+    reason: str,
+    token: uuid.UUID | None = None,
+) -> CreditEntry:
     """Change a balance by hand, with an entry that says who and why.
+
+    Args:
+        account: whose balance it is.
+        amount: above 0 where the shop owes more by it.
+        by: who decides.
+        reason: kept with the entry; required.
+        token: of the form; the same form again returns the entry it made before.
 
     Raises:
         InvalidPayment: the amount is 0 or no sum of money, or there is no reason.
     """
-    if not reason.strip():
-        raise InvalidPayment(_("Say why the balance has to be corrected."))
+    _require_reason(reason)
     if not amount.is_finite() or not amount or amount != amount.quantize(CENT):
         raise InvalidPayment(_("Enter an amount other than 0 with at most two decimals."))
+    try:
+        with transaction.atomic():
+            entry = _enter(account, EntryKind.CORRECTION, amount, by=by, note=reason, token=token)
+            CreditAccount.objects.filter(pk=account.pk).update(balance=_plus("balance", amount))
+            audit.record(
+                "correct balance",
+                "credit account",
+                [account.pk],
+                by=by,
+                reason=reason,
+                amount=str(amount),
+            )
+    except IntegrityError:
+        if repeated := _entered_before(token):
+            return repeated
+        raise
+    return entry
+
+
+def set_right(account: CreditAccount, *, difference: Decimal, by: "User", reason: str) -> None:
+    """Set a balance that has drifted to the sum of its entries, which tell what happened.
+
+    Args:
+        account: whose balance it is.
+        difference: by how much the balance was too high when `by` looked.
+        by: who decides.
+        reason: kept in the audit; required.
+
+    Raises:
+        InvalidPayment: there is no reason, or no drift.
+        NotAllowedNow: the difference is another one by now; nothing was changed.
+    """
+    _require_reason(reason)
     with transaction.atomic():
-        CreditAccount.objects.filter(pk=account.pk).update(balance=_plus("balance", amount))
-        entry = _enter(account, EntryKind.CORRECTION, amount, by=by, note=reason)
+        # Before it is read: whoever enters something changes this row with it.
+        _locked(pk=account.pk)
+        ((_pk, balance, entry_sum),) = CreditAccount.objects.filter(pk=account.pk).sums()
+        if balance - entry_sum != difference or not difference:
+            raise NotAllowedNow(
+                _("The balance differs from its entries by %(now)s now. Please look again.")
+                % {"now": balance - entry_sum}
+            )
+        CreditAccount.objects.filter(pk=account.pk).update(balance=entry_sum)
+        CreditDrift.objects.filter(account=account, gone_at__isnull=True).update(
+            gone_at=timezone.now()
+        )
         audit.record(
-            "correct balance",
+            "set balance right",
             "credit account",
             [account.pk],
             by=by,
             reason=reason,
-            amount=str(amount),
+            before=str(balance),
+            after=str(entry_sum),
         )
-    return entry
 
 
 def reconcile(account_ids: Iterable[int]) -> list[CreditDrift]:
@@ -194,6 +248,24 @@ def reconcile(account_ids: Iterable[int]) -> list[CreditDrift]:
                 entry_sum,
             )
     return found
+
+
+def _entered_before(token: uuid.UUID | None) -> CreditEntry | None:
+    return CreditEntry.objects.filter(token=token).first() if token else None
+
+
+def _locked(**which: object) -> CreditAccount:
+    """Lock an account as whoever settles invoices must; see `_settle`.
+
+    Not its key: an entry that is inserted holds that, and would wait for us to let it update the
+    balance while we wait for it.
+    """
+    return CreditAccount.objects.select_for_update(no_key=True).get(**which)
+
+
+def _require_reason(reason: str) -> None:
+    if not reason.strip():
+        raise InvalidPayment(_("Say why the balance has to be corrected."))
 
 
 def _plus(name: str, amount: Decimal) -> Round:

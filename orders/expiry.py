@@ -1,6 +1,6 @@
 """Finds the orders that nobody confirmed in time."""
 
-from django.utils import timezone
+from queueadmin import clock
 
 from .models import Order
 from .states import OrderState, before
@@ -12,6 +12,6 @@ BATCH = 500
 def overdue() -> list[int]:
     """Return the ids of orders to expire, oldest first, at most a batch."""
     waiting = Order.objects.filter(
-        state__in=before(OrderState.EXPIRED), expires_at__lte=timezone.now()
+        state__in=before(OrderState.EXPIRED), expires_at__lte=clock.now()
     )
     return list(waiting.order_by("expires_at").values_list("pk", flat=True)[:BATCH])

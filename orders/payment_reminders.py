@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from django.utils import timezone
-
+from queueadmin import clock
 from queueadmin.models.job import subject_key
 
 from . import telling
@@ -45,7 +44,7 @@ def plan(invoice: Invoice) -> None:
     """Schedule the reminders of a new invoice, in the caller's transaction."""
     from .actors import payment_reminder
 
-    now = timezone.now()
+    now = clock.now()
     for stage in Stage:
         wait = invoice.due_at + stage.offset - now
         if wait > timedelta(0):
@@ -62,14 +61,14 @@ def remind(invoice_id: int, stage: Stage) -> bool:
         .filter(pk=invoice_id)
         .first()
     )
-    if invoice is None or not _is_time(invoice, stage, timezone.now()):
+    if invoice is None or not _is_time(invoice, stage, clock.now()):
         return False
     return bool(telling.remind_of_payment(invoice, late=stage.is_late, occasion=stage.value))
 
 
 def overlooked() -> Iterator[tuple[int, Stage]]:
     """Yield what should have been reminded of lately; who was told already is told nothing."""
-    now = timezone.now()
+    now = clock.now()
     for stage in Stage:
         due = now - stage.offset
         rows = Invoice.objects.open().filter(due_at__lte=due, due_at__gt=due - STALE)

@@ -87,6 +87,8 @@ def make_thumbnails(picture_id: int) -> None:
             small, large = _resized(file.read())
     except PictureRefused as refusal:
         _refuse(picture, refusal)
+        # Nobody will look at it again; a second run finds the picture refused.
+        picture.original.delete(save=False)
         return
     picture.small.save(_name(picture), ContentFile(small), save=False)
     picture.large.save(_name(picture), ContentFile(large), save=False)
@@ -156,7 +158,7 @@ def _name(picture: Picture) -> str:
 def _refuse(picture: Picture, refusal: PictureRefused) -> None:
     logger.info("Refused picture=%s: %s", picture.pk, refusal)
     Picture.objects.filter(pk=picture.pk).update(
-        state=PictureState.REFUSED, problem=str(refusal)[:300]
+        state=PictureState.REFUSED, problem=str(refusal)[:300], original=""
     )
 
 

@@ -7,6 +7,7 @@ from html import escape
 
 from django.utils.translation import gettext as _
 from reportlab.graphics.charts.barcharts import VerticalBarChart
+from reportlab.graphics.charts.legends import Legend
 from reportlab.graphics.shapes import Drawing
 from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4, landscape
@@ -14,10 +15,14 @@ from reportlab.lib.styles import getSampleStyleSheet
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
 from .figures import COUNTED, Day, total
+from .states import OrderState
 
 #: A spreadsheet takes a text that begins so for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 INK, LINE = colors.HexColor("#0b6e4f"), colors.HexColor("#c8c8c0")
+#: What the chart shows, and in which colour.
+DRAWN = {OrderState.PLACED: LINE, OrderState.DELIVERED: INK}
+MOST_LABELS = 15
 
 
 def as_csv(days: list[Day]) -> bytes:
@@ -101,15 +106,26 @@ def _table(rows: list[list[str]], *, has_head: bool = False) -> Table:
 
 
 def _chart(days: list[Day]) -> Drawing:
-    drawing = Drawing(700, 170)
+    """Draw the orders placed and delivered on each day, with a key to the colours."""
+    drawing = Drawing(700, 190)
     chart = VerticalBarChart()
     chart.x, chart.y, chart.width, chart.height = 30, 30, 650, 130
-    chart.data = [[day.steps[state] for day in days] for state in (COUNTED[0], COUNTED[2])]
-    chart.bars[0].fillColor, chart.bars[1].fillColor = LINE, INK
+    chart.data = [[day.steps[state] for day in days] for state in DRAWN]
+    for at, colour in enumerate(DRAWN.values()):
+        chart.bars[at].fillColor, chart.bars[at].strokeColor = colour, None
     chart.valueAxis.valueMin = 0
-    every = max(len(days) // 15, 1)
+    # Orders are whole, also where there are few.
+    chart.valueAxis.valueStep = max(-(-max(map(max, chart.data)) // 5), 1)
+    # As many as stand side by side.
+    every = -(-len(days) // MOST_LABELS)
     chart.categoryAxis.categoryNames = [
         f"{day.day:%d.%m.}" if at % every == 0 else "" for at, day in enumerate(days)
     ]
+    chart.categoryAxis.visibleTicks = len(days) <= MOST_LABELS
+    key = Legend()
+    key.x, key.y, key.alignment, key.columnMaximum = 30, 180, "right", 1
+    key.colorNamePairs = [(colour, str(state.label)) for state, colour in DRAWN.items()]
+    key.deltax, key.strokeWidth = 90, 0
     drawing.add(chart)
+    drawing.add(key)
     return drawing

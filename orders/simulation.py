@@ -1,4 +1,4 @@
-"""A business that never sleeps: shops order, vendors answer, providers fail at a chosen rate.
+"""A business that never sleeps: shops order and pay, vendors answer, providers fail as chosen.
 
 Everything goes through the same use cases as from the pages; only the sandbox is told, by
 its own door, to be out of order.
@@ -6,25 +6,35 @@ its own door, to be out of order.
 
 import json
 import random
+import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from django.utils import timezone
+from django.db.models import Q, QuerySet
 
-from . import bookings, workflow
+from notifications.sandbox.faults import PHONE_FAULTS
+from queueadmin import clock
+
+from . import bookings, credit, workflow
 from .basket import Item
 from .exceptions import AnswerTooLate, InvalidOrder, NotAllowedNow, SlotFull
-from .models import DeliverySlot, Order, Payment, Product, Retailer, VendorRequest
+from .models import DeliverySlot, Invoice, Order, Payment, Product, Retailer, VendorRequest
 from .states import OrderState
 
 CHANNELS = ("whatsapp", "email", "sms")
 FAULTS = ("outage", "throttled", "bad_recipient", "lost_answer")
 #: Of vendors' answers, and of orders that get a delivery slot or are paid on credit.
 REFUSED, BOOKED, ON_CREDIT = 0.15, 0.3, 0.3
+#: Share of the open invoices that are paid in a step: a shop's credit lasts, and is seen to be used.
+PAID = 0.1
 #: Orders and requests looked at per step; what is left over is there in the next.
 BATCH = 50
+
+
+class SandboxAway(Exception):
+    """The sandbox does not answer, so nothing can be disturbed."""
 
 
 @dataclass(slots=True)
@@ -43,15 +53,20 @@ class Simulation:
     did: Counter[str] = field(default_factory=Counter)
 
     def step(self, orders: int) -> None:
-        """Let shops place `orders` orders, vendors answer, and lorries move on."""
+        """Let shops place `orders` orders and pay, vendors answer, and lorries move on.
+
+        Raises:
+            SandboxAway: there is none; nothing was done.
+        """
+        self.disturb(orders)
         self.place(orders)
         self.answer()
         self.move_on()
-        self.disturb(orders)
+        self.pay()
 
     def place(self, count: int) -> None:
         """Place orders of random shops for random products."""
-        retailers = list(Retailer.objects.select_related("credit").order_by("?")[:BATCH])
+        retailers = list(_reachable().select_related("credit").order_by("?")[:BATCH])
         products = list(Product.objects.on_sale())
         if not retailers or not products:
             return
@@ -61,7 +76,7 @@ class Simulation:
 
     def answer(self) -> None:
         """Let vendors answer what is open, most of it by yes."""
-        waiting = VendorRequest.objects.answerable(timezone.now()).select_related("vendor", "order")
+        waiting = VendorRequest.objects.answerable(clock.now()).select_related("vendor", "order")
         for request in waiting[:BATCH]:
             accepted = self.chance.random() >= REFUSED
             try:
@@ -84,8 +99,19 @@ class Simulation:
                     continue
                 self.did[name] += 1
 
+    def pay(self) -> None:
+        """Let shops pay some of what they owe."""
+        for invoice in Invoice.objects.open().select_related("account")[:BATCH]:
+            if self.chance.random() < PAID:
+                credit.record_payment(invoice.account, invoice.rest, by=None)
+                self.did["paid"] += 1
+
     def disturb(self, calls: int) -> None:
-        """Order the sandbox to fail some of its next calls."""
+        """Order the sandbox to fail some of its next calls.
+
+        Raises:
+            SandboxAway: it does not answer.
+        """
         for channel in CHANNELS:
             times = sum(self.chance.random() < self.failures for _call in range(calls))
             if times:
@@ -123,5 +149,18 @@ class Simulation:
             data=json.dumps(fault).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
-            answer.read()
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                answer.read()
+        except urllib.error.HTTPError:
+            raise  # it answers, and does not understand us
+        except OSError as error:
+            raise SandboxAway(f"No sandbox answers at {self.sandbox_url}: {error}") from error
+
+
+def _reachable() -> QuerySet[Retailer]:
+    """Return the shops whose numbers the sandbox takes: what fails, fails at the chosen rate."""
+    refused = Q()
+    for ending in PHONE_FAULTS:
+        refused |= Q(phone__endswith=ending)
+    return Retailer.objects.exclude(refused)

@@ -2,10 +2,11 @@
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
+
+from queueadmin import clock
 
 from . import links, workflow
 from .exceptions import AnswerTooLate
@@ -42,7 +43,7 @@ def request_page(request: HttpRequest, token: str) -> HttpResponse:
 def _is_over(asked: VendorRequest) -> bool:
     """Return whether the link leads to nothing that could be answered, or was."""
     if asked.state == RequestState.OPEN:
-        return asked.expires_at <= timezone.now()
+        return asked.expires_at <= clock.now()
     return asked.state in (RequestState.SILENT, RequestState.WITHDRAWN)
 
 

@@ -5,6 +5,9 @@ won, and holding that row lock a change goes on to the request, the stock and th
 account, always in this order. So of a late confirmation and an expiry, a cancellation and
 a refusal, one happens and the other finds nothing to do, and no two wait for each other in
 a circle. The picture of the states is in docs/orders.md.
+
+What is due is decided by the ledger's clock, which also decides when jobs run: on a host whose
+own clock is slow a job would find that it is not time yet, and nothing would come after it.
 """
 
 import logging
@@ -15,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from queueadmin import clock
 from queueadmin.models.job import subject_key
 
 from . import basket, bookings, credit, routing, stock, telling, timers
@@ -89,7 +92,7 @@ def place_order(
         CreditRefused: the shop has no credit, or not enough left.
     """
     wanted = basket.fill(lines)
-    now = timezone.now()
+    now = clock.now()
     order = Order(
         retailer=retailer,
         token=token or uuid.uuid4(),
@@ -151,7 +154,7 @@ def answer(request: VendorRequest, *, accepted: bool, note: str = "") -> None:
         AnswerTooLate: the time is up, the order has ended, or it said otherwise before.
     """
     state = RequestState.ACCEPTED if accepted else RequestState.REFUSED
-    now = timezone.now()
+    now = clock.now()
     with transaction.atomic():
         if request.expires_at > now and _move_asked(
             request,
@@ -179,7 +182,7 @@ def give_up_on(request_id: int) -> bool:
         Whether this call did it; False where the vendor answered, or still may.
     """
     request = VendorRequest.objects.select_related("vendor", "order").get(pk=request_id)
-    if request.expires_at > timezone.now():
+    if request.expires_at > clock.now():
         return False
     with transaction.atomic():
         vendor = str(request.vendor)
@@ -232,7 +235,7 @@ def expire(order_id: int) -> bool:
             OrderState.EXPIRED,
             by=None,
             reason=Reason.LATE,
-            expires_at__lte=timezone.now(),
+            expires_at__lte=clock.now(),
         ):
             return False
         _wind_up(Order.objects.get(pk=order_id), OrderState.EXPIRED)
@@ -252,7 +255,7 @@ def _move(
     **conditions: object,
 ) -> bool:
     """Change the state where that is allowed now, with a step in the history."""
-    now = timezone.now()
+    now = clock.now()
     waiting = Order.objects.filter(pk=order_id, state__in=before(target), **conditions)
     if not waiting.update(state=target, changed_at=now):
         logger.info("Order %s cannot become %s now", order_id, target)
@@ -286,13 +289,13 @@ def _close(request: VendorRequest, state: RequestState, **changes: object) -> No
 def _hold(order_id: int) -> bool:
     """Lock an order that is being routed; return whether it is."""
     routed = Order.objects.filter(pk=order_id, state=OrderState.ROUTING)
-    return bool(routed.update(changed_at=timezone.now()))
+    return bool(routed.update(changed_at=clock.now()))
 
 
 def _ask(order: Order, candidate: routing.Candidate) -> None:
     from .actors import expire_order, fall_back
 
-    now = timezone.now()
+    now = clock.now()
     expires_at = now + time_to_confirm() + GRACE
     request = VendorRequest.objects.create(
         order=order,
@@ -412,7 +415,7 @@ def _remember(
 ) -> None:
     OrderEvent.objects.create(
         order_id=order_id,
-        at=timezone.now(),
+        at=clock.now(),
         state=state,
         user_id=by.pk if by is not None else None,
         user_name=by.get_username() if by is not None else "",

@@ -13,6 +13,7 @@ class QueueadminConfig(AppConfig):
 
     def ready(self) -> None:
         from . import (
+            alerts,
             assignment,
             breakers,
             checks,  # noqa: F401  # registers the system checks
@@ -34,6 +35,7 @@ class QueueadminConfig(AppConfig):
             (30.0, failuregroups.wake),
             (30.0, triage.wake_due),
             (30.0, statistics.fold),
+            (10.0, alerts.tend),
         ):
             if duty not in Dispatcher.duties:
                 Dispatcher.duties.append(duty)

@@ -70,6 +70,8 @@ BADGES: dict[object, tuple[str, str]] = {
     "paused": (PAUSE, "warn"),
     "limited": (LIMIT, "calm"),
     "cancelling": (BAR, "warn"),
+    "trouble": (DIAMOND, "bad"),
+    "unusual": (DIAMOND, "warn"),
     "done": (CHECK, "good"),
     "failed": (CROSS, "bad"),
     "running": (DISC, "busy solid"),

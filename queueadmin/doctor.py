@@ -7,13 +7,14 @@ from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from dramatiq import get_broker
 
-from . import clock, conf, overview, scheduling, workers
+from . import clock, conf, overview, recurring, scheduling, workers
 from .brokers.base import BrokerUnavailable
 from .conf import settings
 from .exceptions import ConfigurationError
 
 # More than this is no measuring error; schedules and leases of hosts drift apart.
 _SKEW = timedelta(seconds=1)
+_START_SCHEDULER = "Start one: manage.py runscheduler."
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def examine() -> list[Finding]:
     """Run every check. Those that read the ledger are left out where it cannot be read."""
     findings = [_settings(), _broker(), *database()]
     if all(finding.is_good for finding in findings if finding.check == "database"):
-        for check in (_clock, _workers, _versions):
+        for check in (_clock, _workers, _versions, _scheduler):
             findings.append(check())
     return [*findings, _schedules()]
 
@@ -119,3 +120,13 @@ def _schedules() -> Finding:
     except ConfigurationError as error:
         return Finding("schedules", str(error), "Correct QUEUEADMIN['SCHEDULES'].")
     return Finding("schedules", f"{len(settings.SCHEDULES)} are valid")
+
+
+def _scheduler() -> Finding:
+    schedules = recurring.listed()
+    late = [each.name for each in schedules if each.is_late]
+    if schedules and all(each.next_at is None for each in schedules):
+        return Finding("scheduler", "none has ever run here", _START_SCHEDULER)
+    if late:
+        return Finding("scheduler", f"overdue: {', '.join(late)}", _START_SCHEDULER)
+    return Finding("scheduler", "no schedule is overdue")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 ACTOR = "queueadmin.tell_mentioned"
-QUEUE = "email-notifications"
+QUEUE = "alerts"
 #: Names of one note that are looked up, so that a note cannot become a mass mailing.
 MOST = 20
 # What Django's user names are made of, after a blank or bracket: not within an address.

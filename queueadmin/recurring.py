@@ -99,6 +99,11 @@ def run_now(name: str, *, by: "User | None", reason: str = "") -> str:
     return job
 
 
+def require(name: str) -> None:
+    """Raise ConfigurationError where there is no such schedule, or no such actor."""
+    scheduling.require_valid({name: scheduling.find(name)})
+
+
 def listed() -> list[Recurrence]:
     """Return every schedule of the settings, in five queries at most."""
     names = list(settings.SCHEDULES)

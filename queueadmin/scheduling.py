@@ -61,7 +61,7 @@ def enqueue(name: str, due_at: datetime, *, is_asked_for: bool = False) -> bool:
     Raises:
         ConfigurationError: the schedule or its actor does not exist here.
     """
-    schedule = _schedule(name)
+    schedule = find(name)
     actor = _actor(name, schedule)
     paused = ScheduleControl.objects.filter(name=name, paused_at__isnull=False)
     if not is_asked_for and paused.exists():
@@ -82,6 +82,20 @@ def run_now(name: str) -> None:
     enqueue(name, clock.now())
 
 
+def find(name: str) -> Schedule:
+    """Return a schedule of the settings.
+
+    Raises:
+        ConfigurationError: there is none of this name.
+    """
+    try:
+        return settings.SCHEDULES[name]
+    except KeyError:
+        raise ConfigurationError(
+            f"No schedule is named {name!r}; known: {', '.join(settings.SCHEDULES)}."
+        ) from None
+
+
 def require_valid(schedules: Mapping[str, Schedule]) -> None:
     """Raise ConfigurationError when a schedule names an actor that nobody declared."""
     for name, schedule in schedules.items():
@@ -96,15 +110,6 @@ def prune(*, older_than: timedelta = KEEP_OCCASIONS) -> int:
     deleted, _ = old.delete()
     DjangoJobExecution.objects.filter(run_time__lt=before).delete()
     return deleted
-
-
-def _schedule(name: str) -> Schedule:
-    try:
-        return settings.SCHEDULES[name]
-    except KeyError:
-        raise ConfigurationError(
-            f"No schedule is named {name!r}; known: {', '.join(settings.SCHEDULES)}."
-        ) from None
 
 
 def _actor(name: str, schedule: Schedule) -> dramatiq.Actor[..., Any]:

@@ -3,7 +3,8 @@
 What fails over: SendGrid unreachable, 5xx, or our account refused (that one is logged as
 an error too, for somebody must mend it). What does not: a pause SendGrid asks for is
 kept; a message or recipient it rejects would be rejected by SMTP as well; and after an
-unknown outcome a second way could deliver the message twice.
+unknown outcome a second way could deliver the message twice. Where SMTP refuses our account
+during an outage of SendGrid, the message is tried again: the outage ends by itself.
 """
 
 import logging
@@ -32,12 +33,18 @@ def send(message: Email, *, to: str, reference: str) -> Receipt:
     except ConfigurationDeliveryError as error:
         logger.exception("SendGrid refuses our account; sending by SMTP reference=%s", reference)
         first = str(error)
+        is_outage = False
     except ProviderUnavailable as error:
         logger.warning("SendGrid is out of order; sending by SMTP reference=%s", reference)
         first = str(error)
+        is_outage = True
     try:
         return smtp.send(message, to=to)
-    except ProviderUnavailable as error:
+    except (ProviderUnavailable, ConfigurationDeliveryError) as error:
+        if isinstance(error, ConfigurationDeliveryError):
+            logger.exception("The SMTP server refuses our account reference=%s", reference)
+            if not is_outage:
+                raise
         raise ProviderUnavailable(
             f"{first} Then by SMTP: {error}", provider=error.provider, code=error.code
         ) from error

@@ -3,6 +3,7 @@
 import smtplib
 from contextlib import suppress
 from email.utils import make_msgid, parseaddr
+from typing import Any
 
 from django.conf import settings
 from django.core.mail import EmailMultiAlternatives, get_connection
@@ -43,6 +44,17 @@ def send(message: Email, *, to: str) -> Receipt:
     for file in message.attachments:
         outgoing.attach(file.name, file.content, file.kind)
     try:
+        _open(connection)
+        _send(outgoing)
+    finally:
+        # The message is accepted or refused by now; a failing farewell changes nothing.
+        with suppress(OSError, smtplib.SMTPException):
+            connection.close()
+    return Receipt.of(PROVIDER, message_id)
+
+
+def _open(connection: Any) -> None:
+    try:
         connection.open()
     except smtplib.SMTPAuthenticationError as error:
         raise ConfigurationDeliveryError(
@@ -54,6 +66,9 @@ def send(message: Email, *, to: str) -> Receipt:
         raise ProviderUnavailable(
             f"The SMTP server cannot be reached: {error}", provider=PROVIDER, code="unreachable"
         ) from error
+
+
+def _send(outgoing: EmailMultiAlternatives) -> None:
     try:
         outgoing.send()
     except smtplib.SMTPRecipientsRefused as error:
@@ -68,11 +83,6 @@ def send(message: Email, *, to: str) -> Receipt:
             provider=PROVIDER,
             code="no_answer",
         ) from error
-    finally:
-        # The message is accepted or refused by now; a failing farewell changes nothing.
-        with suppress(OSError, smtplib.SMTPException):
-            connection.close()
-    return Receipt.of(PROVIDER, message_id)
 
 
 def _refused(permanent: type[DeliveryError], code: int, reply: str) -> DeliveryError:

@@ -1,6 +1,8 @@
-"""Credit accounts, invoices and drifts in the admin; balances change by two forms only."""
+"""Credit accounts, invoices and drifts in the admin; balances change by their forms only."""
 
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -9,18 +11,15 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import URLPattern, path
-from django.utils.translation import gettext
+from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext_lazy as _
 
 from .. import credit
-from ..exceptions import InvalidPayment
+from ..exceptions import InvalidPayment, NotAllowedNow
 from ..models import CreditAccount, CreditDrift, CreditEntry, Invoice
 from .base import ReadOnly
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import User
-
     AccountAdminBase = admin.ModelAdmin[CreditAccount]
     DriftAdminBase = admin.ModelAdmin[CreditDrift]
     InvoiceAdminBase = admin.ModelAdmin[Invoice]
@@ -39,6 +38,71 @@ class PaymentForm(forms.Form):
         label=_("note"), max_length=200, required=False, help_text=_("Such as the bank's reference")
     )
     token = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
+
+
+class CorrectionForm(forms.Form):
+    """An amount by which a balance was wrong; the token makes a second click harmless."""
+
+    amount = forms.DecimalField(
+        label=_("amount"),
+        max_digits=12,
+        decimal_places=2,
+        help_text=_("Above 0 where the shop owes more by it, below 0 where it owes less."),
+    )
+    reason = forms.CharField(label=_("reason"), max_length=300)
+    token = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
+
+
+class DriftForm(forms.Form):
+    """What the person saw, so that nothing else is set right."""
+
+    reason = forms.CharField(label=_("reason"), max_length=300)
+    difference = forms.DecimalField(widget=forms.HiddenInput, max_digits=12, decimal_places=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What staff may do to a balance: its page, and what it calls."""
+
+    permission: str
+    title: Any
+    explanation: Any
+    form: type[forms.Form]
+    button: Any
+    use_case: Callable[..., object]
+    done: Any
+
+
+#: By the last part of their addresses.
+ACTS = {
+    "payment": Act(
+        "orders.record_payment",
+        _("Record a payment"),
+        _("%(name)s owes %(balance)s. The payment settles the oldest invoices first."),
+        PaymentForm,
+        _("Record"),
+        credit.record_payment,
+        _("The payment is recorded."),
+    ),
+    "correction": Act(
+        "orders.correct_balance",
+        _("Correct the balance"),
+        _("%(name)s owes %(balance)s. The correction is an entry of its own; invoices stay."),
+        CorrectionForm,
+        _("Correct"),
+        credit.correct,
+        _("The balance is corrected."),
+    ),
+    "drift": Act(
+        "orders.correct_balance",
+        _("Set the balance right"),
+        _("The balance of %(name)s is %(balance)s, its entries are %(entries)s. It becomes that."),
+        DriftForm,
+        _("Set right"),
+        credit.set_right,
+        _("The balance is the sum of its entries again."),
+    ),
+}
 
 
 @admin.register(CreditAccount)
@@ -62,35 +126,42 @@ class CreditAccountAdmin(AccountAdminBase):
         return False
 
     def get_urls(self) -> list[URLPattern]:
-        """Add the page to record a payment."""
-        view = self.admin_site.admin_view(self.payment_view)
-        own = path("<int:account_id>/payment/", view, name="orders_creditaccount_payment")
-        return [own, *super().get_urls()]
+        """Add the pages that change a balance."""
+        view = self.admin_site.admin_view(self.act_view)
+        own = [
+            path(f"<int:account_id>/{name}/", view, {"name": name}, f"orders_creditaccount_{name}")
+            for name in ACTS
+        ]
+        return [*own, *super().get_urls()]
 
-    def payment_view(self, request: HttpRequest, account_id: int) -> HttpResponse:
-        """Ask for a payment's amount, and record it."""
-        if not request.user.has_perm("orders.record_payment"):
+    def act_view(self, request: HttpRequest, account_id: int, name: str) -> HttpResponse:
+        """Ask what an act needs to know, and do it."""
+        act = ACTS[name]
+        if not request.user.has_perm(act.permission):
             raise PermissionDenied
         account = get_object_or_404(CreditAccount.objects.select_related("retailer"), pk=account_id)
-        form = PaymentForm(request.POST or None)
+        ((_pk, balance, entries),) = CreditAccount.objects.filter(pk=account_id).sums()
+        form = act.form(request.POST or None, initial={"difference": balance - entries})
         if request.method == "POST" and form.is_valid():
-            user: User = request.user  # type: ignore[assignment]  # a stranger has no permission
             try:
-                credit.record_payment(account, by=user, **form.cleaned_data)
-            except InvalidPayment as error:
-                form.add_error("amount", str(error))
+                act.use_case(account, by=request.user, **form.cleaned_data)
+            except (InvalidPayment, NotAllowedNow) as error:
+                form.add_error(None, str(error))
             else:
-                self.message_user(request, gettext("The payment is recorded."), messages.SUCCESS)
+                self.message_user(request, str(act.done), messages.SUCCESS)
                 return redirect("admin:orders_creditaccount_change", account_id)
+        facts = {"name": account.retailer.name, "balance": f"{balance} {account.currency}"}
         context = {
             **self.admin_site.each_context(request),
-            "title": gettext("Record a payment"),
+            "title": act.title,
             "opts": self.opts,
             "account": account,
+            "explanation": act.explanation % {**facts, "entries": f"{entries} {account.currency}"},
+            "button": act.button,
             "form": form,
         }
         status = 422 if form.errors else 200
-        return render(request, "admin/orders/creditaccount/payment.html", context, status=status)
+        return render(request, "admin/orders/creditaccount/act.html", context, status=status)
 
     def changeform_view(
         self,
@@ -99,11 +170,17 @@ class CreditAccountAdmin(AccountAdminBase):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Add the door to payments for who may record them."""
-        context = {
-            "may_record_payment": request.user.has_perm("orders.record_payment"),
-            **(extra_context or {}),
-        }
+        """Add the doors to what the user may do; that of a drift where there is one."""
+        account = self.get_object(request, object_id) if object_id else None
+        drifts = account is not None and account.drifts.filter(gone_at__isnull=True).exists()
+        acts = [
+            (reverse(f"admin:orders_creditaccount_{name}", args=[account.pk]), act.title)
+            for name, act in ACTS.items()
+            if account is not None
+            and request.user.has_perm(act.permission)
+            and (drifts or name != "drift")
+        ]
+        context = {"acts": acts, **(extra_context or {})}
         return super().changeform_view(request, object_id, form_url, context)
 
 

@@ -58,7 +58,10 @@ class CreditAccount(models.Model):
     class Meta:
         verbose_name = _("credit account")
         verbose_name_plural = _("credit accounts")
-        permissions = [("record_payment", "Can record payments")]
+        permissions = [
+            ("record_payment", "Can record payments"),
+            ("correct_balance", "Can correct balances"),
+        ]
         constraints = [
             models.CheckConstraint(condition=Q(limit__gte=0), name="orders_credit_limit_valid"),
             models.CheckConstraint(

@@ -3,6 +3,7 @@
 from django.contrib import admin
 
 from ..models import (
+    Alert,
     AssignmentRule,
     Attempt,
     AuditEntry,
@@ -16,6 +17,7 @@ from ..models import (
     ScheduleControl,
     Worker,
 )
+from .alert_admin import AlertAdmin
 from .attempt_admin import AttemptAdmin
 from .dead_letter_admin import DeadLetterAdmin
 from .failure_group_admin import FailureGroupAdmin
@@ -26,6 +28,7 @@ from .rule_admin import AssignmentRuleAdmin
 from .trail_admin import AuditEntryAdmin, RecoveryRunAdmin
 
 __all__ = [
+    "AlertAdmin",
     "AssignmentRuleAdmin",
     "AttemptAdmin",
     "AuditEntryAdmin",
@@ -45,6 +48,7 @@ __all__ = [
 def register(site: admin.AdminSite) -> None:
     """Put the whole console on an admin site; the default site has it already."""
     site.register(Overview, OverviewAdmin)
+    site.register(Alert, AlertAdmin)
     site.register(Queue, QueueAdmin)
     site.register(Worker, WorkerAdmin)
     site.register(ScheduleControl, ScheduleAdmin)

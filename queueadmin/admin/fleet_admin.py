@@ -18,14 +18,15 @@ from django.utils.translation import gettext as _t
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from .. import breakers, display, failuregroups, queues, recurring, statistics, workers
+from .. import breakers, display, drift, failuregroups, queues, recurring, statistics, workers
 from ..clock import now
 from ..conf import settings
-from ..models import FailureGroup, Queue, RecoveryRun, RequeueOperation, Worker
+from ..models import Alert, FailureGroup, Queue, RecoveryRun, RequeueOperation, Worker
 from ..policies import Policy, Rate
 from ..states import JobState
 from . import sparks
 from .acts import Act, Button, RecordAdmin
+from .alert_admin import address_of
 from .failure_group_admin import ReasonForm
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _FAILING_PERCENT = 20.0
 _SHOWN = 8
+# More than anybody reads; those of early warning are among the newest.
+_MOST_ALERTS = 300
 
 
 class PauseForm(forms.Form):
@@ -237,19 +240,28 @@ class QueueAdmin(FleetAdmin):
 
     def shown(self, request: HttpRequest) -> dict[str, Any]:
         """Return a row per queue."""
-        rows = self.rows(request)
+        rows = self.rows(request, _open_alerts())
         return {"rows": rows, "sentence": queues_sentence(rows)}
 
-    def rows(self, request: HttpRequest) -> list[Row]:
+    def rows(self, request: HttpRequest, open_alerts: Sequence[Alert]) -> list[Row]:
         """Return a row per queue; the number of queries does not grow with them."""
         names = statistics.queue_names()
         rows = {
             row.name: row
             for row in Queue.objects.filter(name__in=names).select_related("paused_by")
         }
+        unusual = {
+            alert.queue: alert.text for alert in open_alerts if alert.kind in drift.CONDITION.kinds
+        }
         fleet = list(workers.alive().values_list("queues", flat=True)[:1_000])
         return [
-            self._row(request, numbers, rows.get(numbers.name) or Queue(name=numbers.name), fleet)
+            self._row(
+                request,
+                numbers,
+                rows.get(numbers.name) or Queue(name=numbers.name),
+                fleet,
+                unusual.get(numbers.name, ""),
+            )
             for numbers in statistics.overview(names)
         ]
 
@@ -259,10 +271,15 @@ class QueueAdmin(FleetAdmin):
         numbers: statistics.QueueNumbers,
         queue: Queue,
         fleet: list[Any],
+        unusual: str,
     ) -> Row:
         name = numbers.name
         consumers = sum(name in consumed for consumed in fleet if isinstance(consumed, list))
         badges = _badges(queue)
+        if unusual:
+            badges.append(
+                Badge(display.badge("unusual", _("unusual")), display.excerpt(unusual, 300))
+            )
         return Row(
             name=name,
             numbers=numbers,
@@ -300,7 +317,8 @@ class OverviewAdmin(QueueAdmin):
 
     def shown(self, request: HttpRequest) -> dict[str, Any]:
         """Return the queues, and the parts of the other pages that matter most."""
-        rows = self.rows(request)
+        open_alerts = _open_alerts()
+        rows = self.rows(request, open_alerts)
         groups = []
         if self.may(request, "view_failuregroup"):
             needs = FailureGroup.objects.filter(status__in=FailureGroup.OPEN).defer("resolution")
@@ -310,6 +328,12 @@ class OverviewAdmin(QueueAdmin):
         return {
             "rows": rows,
             "sentence": queues_sentence(rows),
+            "alerts": [
+                (alert, address_of(alert, self.admin_site.name))
+                for alert in open_alerts[: _SHOWN + 1]
+            ]
+            if self.may(request, "view_alert")
+            else [],
             "at": now(),
             "is_live": True,
             "groups": [(group, matrix[group.pk][0], matrix[group.pk][2]) for group in groups],
@@ -336,6 +360,10 @@ class OverviewAdmin(QueueAdmin):
             (name, self.may(request, codename))
             for name, codename in rows.values_list("name", "codename")
         ]
+
+
+def _open_alerts() -> list[Alert]:
+    return list(Alert.objects.filter(closed_at=None).order_by("-opened_at", "-pk")[:_MOST_ALERTS])
 
 
 def queues_sentence(rows: Sequence[Row]) -> str:

@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any, ClassVar, TypeVar
 
 from django.contrib.auth import get_user_model
+from django.core.exceptions import FieldError
 from django.db.models import QuerySet
 from django.utils.decorators import method_decorator
 from django.views.decorators.cache import never_cache
@@ -294,10 +295,10 @@ def one(result: BulkResult, *, gone: str) -> None:
 
 
 def user_named(name: str | None, *, verb: str, field: str) -> Any:
-    """Return the user of a name; None for None.
+    """Return the user of a name or e-mail address; None for None.
 
     Args:
-        name: as the user logs in with.
+        name: as the user logs in with, or an address that only this user has.
         verb: the permission the user must have to be given anything.
         field: of the request, for the error.
 
@@ -306,11 +307,21 @@ def user_named(name: str | None, *, verb: str, field: str) -> Any:
     """
     if name is None:
         return None
-    model = get_user_model()
-    user = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
+    user = _user_by(get_user_model().USERNAME_FIELD, name)
+    if user is None and "@" in name:
+        user = _user_by(f"{get_user_model().get_email_field_name()}__iexact", name)
     if user is None or not get_resolver().may(user, verb):
         raise ValidationError({field: [f"Nobody named {name!r:.150} has queueadmin.{verb}."]})
     return user
+
+
+def _user_by(field: str, value: str) -> Any:
+    """Return the only user with this value; None where there are none, several or no such field."""
+    try:
+        found = list(get_user_model()._default_manager.filter(**{field: value})[:2])
+    except FieldError:
+        return None
+    return found[0] if len(found) == 1 else None
 
 
 # --- Requests that may come twice -------------------------------------------------------

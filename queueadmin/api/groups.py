@@ -96,7 +96,10 @@ class GroupTriageSerializer(serializers.Serializer[Any]):
     """What to change; what is not given stays."""
 
     owner = serializers.CharField(
-        max_length=150, required=False, allow_null=True, help_text="A user's name; null: nobody."
+        max_length=254,
+        required=False,
+        allow_null=True,
+        help_text="A user's name or e-mail address; null: nobody.",
     )
     ticket_url = serializers.CharField(max_length=500, required=False, allow_blank=True)
 

@@ -154,7 +154,10 @@ class TriageSerializer(serializers.Serializer[Any]):
     """What to change; what is not given stays."""
 
     assignee = serializers.CharField(
-        max_length=150, required=False, allow_null=True, help_text="A user's name; null: nobody."
+        max_length=254,
+        required=False,
+        allow_null=True,
+        help_text="A user's name or e-mail address; null: nobody.",
     )
     priority = serializers.ChoiceField(choices=list(URGENCIES), required=False)
     due_at = serializers.DateTimeField(required=False, allow_null=True)

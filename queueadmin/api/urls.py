@@ -7,6 +7,7 @@ from django.urls.resolvers import URLPattern, URLResolver
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 
+from .alerts import AlertsView
 from .base import ApiViewSet
 from .fleet import AuditView, SchedulesView, WorkersView
 from .groups import GroupsView
@@ -99,6 +100,8 @@ calls: list[URLPattern | URLResolver] = [
     _call("schedules/{name}/run/", SchedulesView, post="run"),
     _call("schedules/{name}/pause/", SchedulesView, post="pause"),
     _call("schedules/{name}/resume/", SchedulesView, post="resume"),
+    _call("alerts/", AlertsView, get="list"),
+    _call("alerts/{id}/acknowledge/", AlertsView, post="acknowledge"),
     _call("audit/", AuditView, get="list"),
 ]
 

@@ -102,7 +102,7 @@ def commit(endings: Sequence[Ending]) -> Committed:
     Raises:
         django.db.Error: nothing of the batch is recorded.
     """
-    endings = sorted(_first_per_job(endings), key=lambda ending: ending.job)
+    endings = sorted(_newest_per_job(endings), key=lambda ending: ending.job)
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_update_sql(), [sql.encode(map(_updated, endings))])
         updated = {job: row for job, *row in cursor.fetchall()}
@@ -145,12 +145,18 @@ def commit(endings: Sequence[Ending]) -> Committed:
     return Committed(set(requeues), stale, parcels)
 
 
-def _first_per_job(endings: Sequence[Ending]) -> list[Ending]:
-    """Keep one ending per job; a second one in a batch could only be stale."""
-    first: dict[str, Ending] = {}
+def _newest_per_job(endings: Sequence[Ending]) -> list[Ending]:
+    """Keep one ending per job, that of its latest dispatch; any other is stale.
+
+    A worker that was frozen may report a run that others were given meanwhile together with
+    the next one, which it was given itself.
+    """
+    newest: dict[str, Ending] = {}
     for ending in endings:
-        first.setdefault(ending.job, ending)
-    return list(first.values())
+        known = newest.setdefault(ending.job, ending)
+        if ending.dispatch > known.dispatch:
+            newest[ending.job] = ending
+    return list(newest.values())
 
 
 def _update_sql() -> str:

@@ -30,7 +30,7 @@ def permit(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('queueadmin', '0015_unfolded_minutes'),
+        ('queueadmin', '0020_alerts'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -1,8 +1,10 @@
 """The tables of the ledger and of what staff do with it."""
 
+from .alert import Alert, AlertMessage, Digest
 from .attempt import Attempt
 from .audit import AuditEntry
 from .dead_letter import DeadLetter, Note
+from .effect import Effect
 from .failure_group import FailureGroup, GroupNote
 from .holding import Grant, Heartbeat, Holding
 from .idempotency import IdempotencyKey
@@ -19,10 +21,14 @@ from .unique import UniqueKey
 from .worker import RetiredCounters, Worker
 
 __all__ = [
+    "Alert",
+    "AlertMessage",
     "AssignmentRule",
     "Attempt",
     "AuditEntry",
     "DeadLetter",
+    "Digest",
+    "Effect",
     "FailureGroup",
     "Grant",
     "GroupNote",

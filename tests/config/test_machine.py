@@ -78,6 +78,21 @@ def test_the_programs_are_told_where_the_sandbox_is(tmp_path):
     assert (environment["DEBUG"], environment["HTTPS"]) == ("0", "0")
 
 
+def test_a_command_in_another_terminal_finds_the_site_of_its_data_directory(tmp_path):
+    assert machine.last_port(tmp_path) == machine.DEFAULT_PORT
+
+    machine.remember(machine.Ports(8100), tmp_path)
+
+    assert machine.last_port(tmp_path) == 8100
+
+
+@pytest.mark.parametrize("text", ["", "eighty", "70000", "8100 8101", "\xff"])
+def test_a_note_of_the_port_that_is_none_is_the_default(tmp_path, text):
+    (tmp_path / "port").write_text(text, encoding="latin-1")
+
+    assert machine.last_port(tmp_path) == machine.DEFAULT_PORT
+
+
 def test_values_that_are_given_stay(tmp_path):
     given = {"DATA_DIR": str(tmp_path), "LOG_LEVEL": "DEBUG", "REDIS_URL": "redis://cache/1"}
     environment = dict(given)

@@ -47,3 +47,18 @@ def test_rabbitmq_needs_no_server_to_check_the_settings(tmp_path):
     found = check(tmp_path, QUEUE_PROVIDER="rabbitmq", RABBITMQ_URL="amqp://127.0.0.1:1/")
 
     assert found.returncode == 0, found.stderr
+
+
+def test_the_sandbox_is_looked_for_beside_the_site_that_ran_last(tmp_path):
+    (tmp_path / "port").write_text("8100\n")
+    shown = subprocess.run(
+        [sys.executable, "-c", "from config import settings; print(settings.SANDBOX_URL)"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "DEBUG": "1", "DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+
+    assert shown.stdout.strip() == "http://127.0.0.1:8120"

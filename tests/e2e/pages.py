@@ -34,6 +34,9 @@ STAFF = (
     "attempts",
     "audit",
     "recovery-runs",
+    "health",
+    "alerts",
+    "digest",
 )
 #: Pages with an address of their own.
 _PLAIN = {
@@ -49,6 +52,8 @@ _PLAIN = {
     "attempts": "attempt/",
     "audit": "auditentry/",
     "recovery-runs": "recoveryrun/",
+    "alerts": "alert/?state=all",
+    "digest": "alert/digest/",
 }
 
 
@@ -74,6 +79,8 @@ def open_staff_page(page: Page, address: str, name: str) -> None:
             page.wait_for_selector(".qa-record")
     elif name in _PLAIN:
         page.goto(urljoin(address, f"/admin/queueadmin/{_PLAIN[name]}"))
+    elif name == "health":
+        page.goto(urljoin(address, "/health/"))
     elif name == "requeue-operation":
         open_operation(page, address)
     else:

@@ -1,10 +1,13 @@
 """E-mail goes by SendGrid, and by SMTP where SendGrid is out of order."""
 
+import smtplib
+
 import pytest
 from pytest_django import Settings
 
 from notifications.channels import email
 from notifications.exceptions import (
+    ConfigurationDeliveryError,
     OutcomeUnknown,
     ProviderUnavailable,
     RecipientRejected,
@@ -110,3 +113,32 @@ def test_an_smtp_server_that_is_down_is_an_outage(sandbox: Sandbox, settings: Se
 
     with pytest.raises(ProviderUnavailable, match="cannot be reached"):
         send()
+
+
+@pytest.mark.parametrize(
+    ("sendgrid_key", "error"),
+    [("", ProviderUnavailable), (" ", ConfigurationDeliveryError)],
+    ids=["outage of SendGrid", "refused by SendGrid too"],
+)
+def test_an_account_that_smtp_refuses_ends_a_message_only_where_sendgrid_refuses_it_too(
+    sandbox: Sandbox,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sendgrid_key: str,
+    error: type[Exception],
+) -> None:
+    def refuse(self: smtplib.SMTP, user: str, password: str) -> None:
+        raise smtplib.SMTPAuthenticationError(535, b"5.7.8 Wrong password")
+
+    monkeypatch.setattr(smtplib.SMTP, "login", refuse)
+    settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = "orders", "old"
+    settings.SENDGRID_API_KEY = sendgrid_key
+    settings.SENDGRID_API_URL = f"{sandbox.url}/sendgrid"
+    sandbox.fail("email")
+
+    with pytest.raises(error, match="Wrong password") as raised:
+        send()
+
+    assert type(raised.value) is error
+    assert "The SMTP server refuses our account" in caplog.text

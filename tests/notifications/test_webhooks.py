@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from django.db import OperationalError
 from django.test import Client
 from pytest_django import Settings
 
 from notifications import delivery as deliveries
 from notifications import signatures
+from notifications.actors import answer_incoming
 from notifications.channels import base, whatsapp
 from notifications.exceptions import OutcomeUnknown, RecipientRejected, TransientDeliveryError
 from notifications.models import (
@@ -286,6 +288,8 @@ def test_a_call_that_is_too_large_is_refused_unread() -> None:
         {"id": "1", "status": "read", "timestamp": "99999999999999999"},
         {"id": "1", "status": "read", "timestamp": "1", "biz_opaque_callback_data": "nobody's"},
         {"id": ["1"], "status": ["read"], "timestamp": {}},
+        {"id": "\0\ud800", "status": "read", "timestamp": "1"},
+        {"id": "1", "status": "read", "timestamp": "1", "biz_opaque_callback_data": "\0"},
     ],
 )
 def test_a_part_that_is_not_understood_does_not_stop_the_others(
@@ -326,6 +330,29 @@ def test_a_message_that_comes_twice_is_one(order: Order) -> None:
         call_whatsapp(message("hello \x00 there"))
 
     assert Incoming.objects.get().text == "hello  there"
+    assert Job.objects.filter(actor="answer_incoming").count() == 1
+
+
+def test_an_id_that_no_database_keeps_is_cleaned(order: Order) -> None:
+    answer = call_whatsapp(message("hello", number="wamid.\0\ud800"))
+
+    assert answer.status_code == 200
+    assert Incoming.objects.get().provider_message_id == "wamid.?"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_message_whose_answer_could_not_be_enqueued_is_taken_when_it_comes_again(
+    order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(*args: object) -> None:
+        raise OperationalError("the connection is lost")
+
+    with monkeypatch.context() as broken, pytest.raises(OperationalError):
+        broken.setattr(answer_incoming, "send", break_off)
+        call_whatsapp(message("balance"))
+    call_whatsapp(message("balance"))
+
+    assert Incoming.objects.count() == 1
     assert Job.objects.filter(actor="answer_incoming").count() == 1
 
 

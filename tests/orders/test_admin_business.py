@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from orders import workflow
+from orders import credit, workflow
 from orders.models import CreditAccount, CreditEntry, Order, Retailer
 from tests.business import confirm
 
@@ -96,6 +96,68 @@ def test_recording_payments_needs_its_own_permission(client: Client, retailer: R
 
     url = f"/admin/orders/creditaccount/{account.pk}/payment/"
     assert client.post(url, {"amount": "1", "token": str(uuid.uuid4())}).status_code == 403
+
+
+def test_a_balance_is_corrected_once_however_often_it_is_sent(
+    client: Client, retailer: Retailer
+) -> None:
+    account = CreditAccount.objects.create(retailer=retailer, limit=Decimal(100))
+    log_in(client, "view_creditaccount", "correct_balance")
+    url = f"/admin/orders/creditaccount/{account.pk}/correction/"
+    form = {"amount": "-3.00", "reason": "broken eggs", "token": str(uuid.uuid4())}
+
+    codes = [client.post(url, form).status_code for _click in range(2)]
+    without_reason = client.post(url, {**form, "reason": " ", "token": str(uuid.uuid4())})
+
+    account.refresh_from_db()
+    assert (codes, without_reason.status_code) == ([302, 302], 422)
+    assert account.balance == Decimal("-3.00")
+    assert CreditEntry.objects.get().note == "broken eggs"
+
+
+def test_a_drift_is_shown_on_its_account_and_set_right_by_its_form(
+    client: Client, retailer: Retailer
+) -> None:
+    account = CreditAccount.objects.create(retailer=retailer, limit=Decimal(100))
+    log_in(client, "view_creditaccount", "correct_balance")
+    page, url = (
+        f"/admin/orders/creditaccount/{account.pk}/{part}/" for part in ("change", "drift")
+    )
+    assert url not in client.get(page).content.decode()
+    CreditAccount.objects.update(balance=Decimal("7.00"))
+    credit.reconcile([account.pk])
+    assert url in client.get(page).content.decode()
+
+    asked = client.get(url).content.decode()
+    form = {"difference": "7.00", "reason": "typed"}
+    codes = [client.post(url, form).status_code for _click in range(2)]
+
+    account.refresh_from_db()
+    assert 'name="difference" value="7.00"' in asked
+    assert (codes, account.balance) == ([302, 422], Decimal(0))
+    assert url not in client.get(page).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("act", "form"),
+    [
+        ("correction", {"amount": "1", "reason": "x", "token": str(uuid.uuid4())}),
+        ("drift", {"difference": "7.00", "reason": "x"}),
+    ],
+)
+def test_correcting_a_balance_needs_its_own_permission(
+    client: Client, retailer: Retailer, act: str, form: dict[str, str]
+) -> None:
+    account = CreditAccount.objects.create(
+        retailer=retailer, limit=Decimal(100), balance=Decimal(7)
+    )
+    log_in(client, "view_creditaccount", "change_creditaccount", "record_payment")
+    url = f"/admin/orders/creditaccount/{account.pk}/{act}/"
+
+    assert client.get(url).status_code == 403
+    assert client.post(url, form).status_code == 403
+    account.refresh_from_db()
+    assert account.balance == Decimal(7)
 
 
 def test_a_balance_cannot_be_typed(client: Client, retailer: Retailer) -> None:

@@ -7,9 +7,10 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from pytest_django import Settings
 
+from notifications.models import Delivery, DeliveryState
 from notifications.sandbox import Sandbox
 from orders import credit
-from orders.models import CreditAccount, Order, OrderEvent, Retailer
+from orders.models import CreditAccount, Invoice, Order, OrderEvent, Retailer
 from orders.simulation import Simulation
 from queueadmin.testing import run_jobs
 
@@ -44,6 +45,49 @@ def test_a_simulated_business_orders_answers_and_delivers(sandbox: Sandbox) -> N
     assert simulation.did["confirmed"] > 5
     assert simulation.did["delivered"] > 0
     assert simulation.did["faults"] > 0
+
+
+def test_nothing_fails_that_was_not_asked_for(sandbox: Sandbox) -> None:
+    call_command("seed")
+    simulation = Simulation(0, sandbox.url)
+    for _second in range(3):
+        simulation.step(5)
+        run_jobs()
+
+    assert simulation.did["delivered"] > 0
+    # Its number is always refused; it orders nothing beyond what the demo begins with.
+    failed = Delivery.objects.filter(state=DeliveryState.FAILED)
+    assert set(failed.values_list("recipient_name", flat=True)) == {"Station Kiosk"}
+    assert Order.objects.filter(retailer__name="Station Kiosk").count() == 1
+
+
+def test_simulated_shops_pay_so_that_their_credit_lasts(sandbox: Sandbox) -> None:
+    call_command("seed")
+    simulation = Simulation(0, sandbox.url)
+    simulation.chance.seed(1)
+    for _second in range(4):
+        simulation.step(5)
+        run_jobs()
+    owed = CreditAccount.objects.filter(balance__gt=0)
+    assert owed.exists()
+
+    for _second in range(100):
+        simulation.pay()
+
+    assert Invoice.objects.exists()
+    assert not Invoice.objects.open().exists()
+    assert credit.reconcile(CreditAccount.objects.values_list("pk", flat=True)) == []
+
+
+def test_without_a_sandbox_it_says_what_to_do_and_orders_nothing(settings: Settings) -> None:
+    call_command("seed")
+    before = Order.objects.count()
+    settings.SANDBOX_URL = "http://127.0.0.1:9"
+
+    with pytest.raises(CommandError, match="make run"):
+        call_command("simulate", seconds=1, rate=5, failures=1)
+
+    assert Order.objects.count() == before
 
 
 def test_nobody_simulates_with_credentials_of_real_providers(settings: Settings) -> None:

@@ -17,7 +17,7 @@ from orders.actors import (
     reconcile_credit,
     sweep_payment_reminders,
 )
-from orders.exceptions import CreditRefused, InvalidPayment
+from orders.exceptions import CreditRefused, InvalidPayment, NotAllowedNow
 from orders.models import (
     CreditAccount,
     CreditDrift,
@@ -193,16 +193,39 @@ def test_a_drift_is_found_reported_once_and_not_repaired(
     assert "has drifted" in caplog.text
 
 
-def test_a_drift_that_staff_corrected_is_gone_at_the_next_reconciliation(
+def test_a_drift_that_staff_set_right_is_gone_and_says_who_did_it_and_why(
     account: CreditAccount, anna: User
 ) -> None:
     CreditAccount.objects.update(balance=Decimal("7.00"))
     credit.reconcile([account.pk])
 
-    CreditAccount.objects.update(balance=Decimal("0.00"))
-    credit.reconcile([account.pk])
+    credit.set_right(account, difference=Decimal("7.00"), by=anna, reason="typed in the database")
 
+    assert balance(account) == Decimal("0.00")
     assert CreditDrift.objects.get().gone_at is not None
+    assert credit.reconcile([account.pk]) == []
+    entry = AuditEntry.objects.get()
+    assert (entry.user_name, entry.reason) == ("anna", "typed in the database")
+    assert entry.detail == {"before": "7.00", "after": "0.00"}
+
+
+@pytest.mark.parametrize("seen", ["6.00", "0.00", "-7.00"])
+def test_a_drift_that_changed_since_it_was_seen_is_left_alone(
+    account: CreditAccount, anna: User, seen: str
+) -> None:
+    CreditAccount.objects.update(balance=Decimal("7.00"))
+
+    with pytest.raises(NotAllowedNow, match=r"7\.00"):
+        credit.set_right(account, difference=Decimal(seen), by=anna, reason="typed")
+
+    account.refresh_from_db()
+    assert account.balance == Decimal("7.00")
+    assert not AuditEntry.objects.exists()
+
+
+def test_a_balance_without_drift_cannot_be_set_right(account: CreditAccount, anna: User) -> None:
+    with pytest.raises(NotAllowedNow):
+        credit.set_right(account, difference=Decimal(0), by=anna, reason="to be sure")
 
 
 def test_a_correction_needs_a_reason_and_keeps_the_sum(account: CreditAccount, anna: User) -> None:
@@ -212,6 +235,7 @@ def test_a_correction_needs_a_reason_and_keeps_the_sum(account: CreditAccount, a
     credit.correct(account, Decimal("1.00"), by=anna, reason="goodwill")
 
     assert balance(account) == Decimal("1.00")
+    assert credit.reconcile([account.pk]) == []
 
 
 @pytest.mark.parametrize(

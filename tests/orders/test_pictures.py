@@ -1,5 +1,6 @@
 """Pictures are checked, resized, and fetched from public addresses only."""
 
+import gzip
 import io
 import struct
 import zlib
@@ -107,13 +108,32 @@ def test_what_is_no_picture_is_refused_and_leaves_nothing(
     assert not list(media.rglob("*.*"))
 
 
-def test_a_damaged_picture_is_found_by_the_job(tea: Product) -> None:
+@pytest.mark.parametrize("length", ["6000001", "99999999999999999999", "-1", "x"])
+def test_an_upload_that_is_too_large_is_refused_unread_whoever_sends_it(
+    client: Client, length: str
+) -> None:
+    # To read beyond the body that is really there would be an error of the client.
+    answer = client.generic(
+        "POST",
+        "/admin/orders/product/add/",
+        b"x",
+        content_type="multipart/form-data; boundary=x",
+        CONTENT_LENGTH=length,
+    )
+
+    assert answer.status_code == 413
+
+
+def test_a_damaged_picture_is_found_by_the_job_and_leaves_nothing(
+    tea: Product, media: Path
+) -> None:
     picture = pictures.add(tea, io.BytesIO(photo()[:-2000]))
 
     run_jobs()
 
     picture.refresh_from_db()
     assert (picture.state, picture.problem) == (PictureState.REFUSED, "The picture is damaged.")
+    assert not list(media.rglob("*.*"))
 
 
 def test_what_was_hidden_in_the_file_is_not_shown(tea: Product) -> None:
@@ -198,6 +218,18 @@ def test_no_more_is_read_than_a_picture_may_have(elsewhere: HTTPServer) -> None:
         fetching.fetch(elsewhere.url_for("/a.png"), max_bytes=1000)
 
 
+def test_what_is_packed_is_not_unpacked(tea: Product, elsewhere: HTTPServer) -> None:
+    elsewhere.expect_request("/a.png").respond_with_data(
+        gzip.compress(photo()), headers={"Content-Encoding": "gzip"}
+    )
+    picture = pictures.add_from(tea, elsewhere.url_for("/a.png"))
+
+    run_jobs()
+
+    picture.refresh_from_db()
+    assert picture.state == PictureState.REFUSED
+
+
 def test_a_server_that_is_away_is_tried_again(tea: Product, elsewhere: HTTPServer) -> None:
     elsewhere.expect_request("/a.png").respond_with_data("", status=503)
     pictures.add_from(tea, elsewhere.url_for("/a.png"))
@@ -218,7 +250,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(
         resolved.append(host)
         return [(2, 1, 6, "", ("127.0.0.1", port))]
 
-    monkeypatch.setattr(fetching.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr("socket.getaddrinfo", resolve)
     url = f"http://pictures.example:{elsewhere.port}/a.png"
 
     assert fetching.fetch(url, max_bytes=1000) == b"here"

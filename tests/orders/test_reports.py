@@ -15,6 +15,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
+from reportlab import rl_config
 
 from notifications.sandbox import Sandbox
 from orders import figures, report_files, reports, workflow
@@ -233,6 +234,21 @@ def test_a_report_of_a_year_is_still_a_document() -> None:
     days[3].revenue["GBP"] = Decimal("1.00")
 
     assert report_files.as_pdf("<Report> & more", days).startswith(b"%PDF-")
+
+
+@pytest.mark.parametrize(("length", "named"), [(1, 1), (15, 15), (28, 14), (366, 15)])
+def test_the_chart_says_what_it_shows_and_names_no_more_days_than_fit(
+    length: int, named: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rl_config, "pageCompression", 0)
+    days = [Day(TODAY + timedelta(days=offset)) for offset in range(length)]
+
+    page = report_files.as_pdf("Report", days).decode("latin-1")
+
+    assert len(re.findall(r"\(\d\d\.\d\d\.\) Tj", page)) == named
+    for state in ("placed", "delivered"):
+        # Beside the totals and the table of days, which may go over pages: the key.
+        assert page.count(f"({state}) Tj") >= 3
 
 
 def test_a_cause_that_looks_like_a_formula_is_text_in_the_csv() -> None:

@@ -17,6 +17,7 @@ from orders import links, routing, workflow
 from orders.exceptions import AnswerTooLate
 from orders.models import Offer, Order, Product, RequestState, Retailer, Vendor, VendorRequest
 from orders.workflow import Item, place_order
+from queueadmin import clock
 from queueadmin.models import Job
 from queueadmin.testing import run_jobs
 from tests.business import VENDOR_PHONE, asked, confirm, make_vendor
@@ -111,6 +112,20 @@ def test_a_vendor_that_stays_silent_is_passed_over(
     assert first.state == RequestState.SILENT
     assert asked(order).vendor == second
     assert (stock(vendor), stock(second)) == (100, 98)
+
+
+def test_silence_is_counted_by_the_ledgers_clock_also_on_a_host_whose_clock_is_slow(
+    sandbox: Sandbox, order: Order, tea: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = make_vendor("Quay Foods", tea, price="2.00")
+    run_jobs()
+    slow = timedelta(minutes=5)
+    monkeypatch.setattr(clock, "_offset", slow)
+
+    with at(LATER - slow):
+        run_jobs()
+
+    assert asked(order).vendor == second
 
 
 def test_an_answer_in_time_leaves_the_fallback_nothing_to_do(

@@ -7,20 +7,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import dramatiq
 import pytest
 from django.core.management import CommandError, call_command
 from django.core.management.base import SystemCheckError
 from django.utils import timezone
+from django_apscheduler.models import DjangoJob
 
-from queueadmin import queues
+from queueadmin import queues, recurring
 from queueadmin.brokers import RedisBroker
-from queueadmin.management.commands.queueadmin import (
-    FAILED,
-    FINDINGS,
-    PARTLY,
-    USAGE,
-    Command,
-)
+from queueadmin.management.arguments import USAGE
+from queueadmin.management.commands.queueadmin import FAILED, FINDINGS, PARTLY, Command
 from queueadmin.models import AuditEntry, DeadLetter, Job, Queue, RecoveryRun
 from queueadmin.policies import Policy
 from queueadmin.states import DeadLetterStatus, JobState
@@ -28,6 +25,15 @@ from tests.queueadmin.rows import make_dead_letter, make_job, make_user
 
 pytestmark = pytest.mark.django_db
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def recover(broker: RedisBroker) -> None:
+    """The actor that the site's schedule "recovery" names."""
+
+    @dramatiq.actor(actor_name="queueadmin.recover")
+    def recover() -> None:
+        """Never run here."""
 
 
 def run(*args: object) -> list[dict[str, Any]]:
@@ -149,6 +155,7 @@ def test_requeue_wants_ids_or_a_filter(args: tuple[object, ...]) -> None:
         ("pause_queue", ("pause", "sms", "--reason", "x")),
         ("pause_queue", ("resume", "sms")),
         ("run_recovery", ("recover",)),
+        ("run_schedule", ("schedule", "--run", "recovery")),
         ("clean_job", ("clean", "completed", "--older-than-hours", "24")),
     ],
 )
@@ -228,6 +235,90 @@ def test_schedule_lists_and_refuses_an_unknown_name(settings: Any) -> None:
         run("schedule", "--run", "nothing")
 
 
+def test_schedule_runs_also_what_is_paused_and_is_audited(recover: None) -> None:
+    recurring.pause("recovery", by=None, reason="a migration")
+
+    (row,) = run("schedule", "--run", "recovery", "--reason", "to be sure")
+
+    assert Job.objects.get(pk=row["job"]).state == JobState.WAITING
+    entry = AuditEntry.objects.get(verb="run now")
+    assert (entry.target_id, entry.reason) == ("recovery", "to be sure")
+    shown = {each["name"]: each for each in run("schedule")}
+    assert shown["recovery"]["is_paused"]
+    assert shown["recovery"]["last_job"] == row["job"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("requeue", "--queue", "whatsapp-messages"),
+        ("discard", "--queue", "whatsapp-messages", "--reason", "x"),
+        ("cancel", "waiting"),
+        ("retry", "later"),
+        ("reschedule", "later", "--at", "2030-01-01T08:00"),
+        ("pause", "sms", "--reason", "x"),
+        ("resume", "mail"),
+        ("clean", "completed", "--older-than-hours", "1"),
+        ("recover",),
+        ("schedule", "--run", "recovery"),
+    ],
+    ids=lambda args: args[0],
+)
+def test_a_dry_run_of_every_verb_says_that_it_is_one_and_changes_nothing(
+    recover: None, args: tuple[str, ...]
+) -> None:
+    make_dead_letter()
+    make_job(pk="waiting")
+    make_job(pk="later", state=JobState.SCHEDULED, due_at=timezone.now() + timedelta(hours=1))
+    make_job(state=JobState.COMPLETED, finished_at=timezone.now() - timedelta(days=1))
+    queues.pause("mail", by=None, reason="outage")
+    models = (Job, DeadLetter, Queue, AuditEntry)
+    before = [list(model.objects.order_by("pk").values()) for model in models]
+
+    (row,) = run(*args, "--dry-run")
+
+    assert row["dry_run"] is True
+    assert [list(model.objects.order_by("pk").values()) for model in models] == before
+
+
+def test_a_dry_run_of_pause_and_resume_tells_whether_they_would_change_anything() -> None:
+    assert run("pause", "sms", "--dry-run")[0]["changed"]
+    assert not run("resume", "sms", "--dry-run")[0]["changed"]
+    queues.pause("sms", by=None, reason="outage")
+
+    assert not run("pause", "sms", "--dry-run")[0]["changed"]
+    assert run("resume", "sms", "--dry-run")[0]["changed"]
+
+
+def test_a_dry_run_refuses_a_schedule_that_is_not_there() -> None:
+    with pytest.raises(CommandError, match="No schedule is named"):
+        run("schedule", "--run", "nothing", "--dry-run")
+
+
+def test_doctor_finds_that_no_scheduler_runs(broker: RedisBroker) -> None:
+    def found() -> dict[str, Any]:
+        out = io.StringIO()
+        with pytest.raises(SystemExit):
+            call_command("queueadmin", "doctor", "--format", "json", stdout=out)
+        (row,) = [row for row in json.loads(out.getvalue()) if row["check"] == "scheduler"]
+        return row
+
+    never = found()
+    stored = DjangoJob.objects.create(
+        id="recovery", next_run_time=timezone.now() - timedelta(hours=1), job_state=b""
+    )
+    silent = found()
+    DjangoJob.objects.filter(pk=stored.pk).update(
+        next_run_time=timezone.now() + timedelta(minutes=1)
+    )
+    running = found()
+
+    assert "runscheduler" in never["advice"]
+    assert "recovery" in silent["found"]
+    assert "runscheduler" in silent["advice"]
+    assert running["is_good"]
+
+
 def test_doctor_says_what_to_do_and_exits_with_4(broker: RedisBroker) -> None:
     out = io.StringIO()
 
@@ -242,8 +333,6 @@ def test_doctor_says_what_to_do_and_exits_with_4(broker: RedisBroker) -> None:
 
 
 def test_doctor_names_a_broker_that_does_not_answer(settings: Any, broker: RedisBroker) -> None:
-    import dramatiq
-
     away = RedisBroker(url="redis://127.0.0.1:1/0", namespace="away")
     dramatiq.set_broker(away)
     out = io.StringIO()
@@ -258,7 +347,7 @@ def test_doctor_names_a_broker_that_does_not_answer(settings: Any, broker: Redis
 @pytest.mark.parametrize(
     ("args", "problem"),
     [
-        (("requeue", 2**63), "no id of a dead letter"),
+        (("requeue", 2**63), "is no id"),
         (("jobs", "--limit", 0), "not between"),
         (("reschedule", "x", "--at", "soon"), "is no time"),
     ],

@@ -9,6 +9,7 @@ from django.db import OperationalError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
 from queueadmin.brokers import RedisBroker
+from tests.queueadmin.rows import make_user
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def test_a_process_that_answers_is_alive(client, method):
     assert method == "head" or answer.content == b"ok\n"
 
 
-@pytest.mark.parametrize("probe", ["live", "ready"])
+@pytest.mark.parametrize("probe", ["live", "ready", ""])
 def test_probes_change_nothing(client, probe):
     assert client.post(f"/health/{probe}").status_code == 405
 
@@ -81,3 +82,35 @@ def test_probes_are_not_sent_to_https(client, settings):
 
     assert client.get("/orders/").status_code == 301
     assert client.get("/health/live").status_code == 200
+
+
+@pytest.mark.django_db
+def test_people_are_shown_what_is_wrong_and_what_to_do(client, broker):
+    client.force_login(make_user("anna", "view_queue"))
+
+    page = client.get("/health/")
+
+    assert page.status_code == 200
+    assert "no-store" in page["Cache-Control"]
+    found = page.content.decode()
+    for check in ("settings", "broker", "database", "clock", "workers", "versions", "scheduler"):
+        assert f'<th scope="row">{check}</th>' in found
+    assert "Start some: manage.py rundramatiq." in found
+    assert "need attention" in found
+
+
+@pytest.mark.django_db
+def test_the_page_for_people_is_for_who_may_see_queues(client):
+    assert client.get("/health/").status_code == 302
+    client.force_login(make_user("eve", "view_job"))
+
+    assert client.get("/health/").status_code == 403
+
+
+@pytest.mark.django_db
+def test_without_a_database_the_page_for_people_answers_as_the_probe(client):
+    client.force_login(make_user("anna", "view_queue"))
+    with a_database_that_is_away():
+        answer = client.get("/health/")
+
+    assert (answer.status_code, answer.json()["ready"]) == (503, False)

@@ -144,12 +144,13 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         directory = settings.DATA_DIR
-        ports = machine.read_ports(os.environ.get("PORT", "8000"))
+        ports = Ports(settings.PORT)
         with only_one(directory):
             try:
                 machine.require_free(ports)
             except machine.MachineError as error:
                 raise CommandError(f"The site cannot start. {error}") from error
+            machine.remember(ports, directory)
             self._run(directory, ports)
 
     def _run(self, directory: Path, ports: Ports) -> None:

@@ -36,6 +36,7 @@ CHANGES = (
     "resend_delivery",
     "handle_order",
     "record_payment",
+    "correct_balance",
     "add_report",
     "download_report",
 )

@@ -8,14 +8,18 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from orders.models import Product, Retailer
-from orders.simulation import Simulation
+from orders.simulation import SandboxAway, Simulation
 
 
 class Command(BaseCommand):
-    help = "Let shops order, vendors answer and providers fail, until Ctrl-C."
+    help = "Let shops order and pay, vendors answer and providers fail, until Ctrl-C."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--rate", type=float, default=2.0, help="orders per second")
+        parser.add_argument(
+            "--rate", type=float, default=0.4,
+            help="orders per second; more than 0.4 meet the limit of 100 a minute of "
+            "order-processing, whose jobs then wait",
+        )  # fmt: skip
         parser.add_argument(
             "--failures", type=float, default=0.05, help="share of provider calls that fail, 0 to 1"
         )
@@ -38,6 +42,10 @@ class Command(BaseCommand):
                 time.sleep(max(0.0, began + 1 - time.monotonic()))  # a step a second
         except KeyboardInterrupt:
             self.stdout.write("stopped.")
+        except SandboxAway as error:
+            raise CommandError(
+                f"{error}. Start the site by `make run`, and call this with the same DATA_DIR."
+            ) from error
 
     def _require(self, options: dict[str, Any]) -> None:
         if settings.WHATSAPP_TOKEN or settings.SENDGRID_API_KEY or settings.SMS_API_KEY:

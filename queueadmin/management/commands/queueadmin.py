@@ -1,49 +1,52 @@
 """Everything staff do by hand, from a shell: one sub-command per list or verb."""
 
+import signal
 import sys
-from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.contrib.auth import get_user_model
 from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils.dateparse import parse_datetime
-from django.utils.timezone import is_naive, make_aware
+from django.db.models import F
 from dramatiq import get_broker
 from rich.console import Console
 from rich.progress import Progress
 
 from queueadmin import (
+    alerts,
     audit,
+    backlog,
     deadletters,
     doctor,
     jobs,
     overview,
     queues,
     recovery,
+    recurring,
     relocating,
     retention,
-    scheduling,
+    watching,
     workers,
 )
 from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.plain import PlainQueues
 from queueadmin.clock import now
 from queueadmin.conf import settings
 from queueadmin.deadletters import BulkResult
 from queueadmin.exceptions import QueueadminError
+from queueadmin.management import arguments
+from queueadmin.management.arguments import MOST_ROWS, USAGE
 from queueadmin.management.printing import write
-from queueadmin.models import DeadLetter, Job, ScheduleOccasion
+from queueadmin.models import Alert, DeadLetter, Job, Queue
 from queueadmin.states import FINISHED, DeadLetterStatus, JobState
 
 #: Exit codes; 2 is also what the parser of arguments exits with.
-FAILED, USAGE, PARTLY, FINDINGS = 1, 2, 3, 4
-_MOST_ROWS = 1_000
-_MOST_HOURS = 10 * 366 * 24
+FAILED, PARTLY, FINDINGS = 1, 3, 4
 
 Verb = Callable[[list[Any]], BulkResult]
 
@@ -71,7 +74,9 @@ class Command(BaseCommand):
 
         def add_bulk(name: str, words: str, *, of: str) -> CommandParser:
             sub = add(name, words, changes=True)
-            sub.add_argument("ids", nargs="*", metavar="ID", type=_key if of == "letters" else str)
+            sub.add_argument(
+                "ids", nargs="*", metavar="ID", type=arguments.key if of == "letters" else str
+            )
             sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
             if of == "letters":
                 sub.add_argument("--queue", help="every pending one of this queue")
@@ -85,12 +90,12 @@ class Command(BaseCommand):
         sub.add_argument("--state", choices=[*JobState.values, "failed"], default="")
         sub.add_argument("--queue", default="")
         sub.add_argument("--actor", default="")
-        sub.add_argument("--limit", type=_limit, default=50)
+        sub.add_argument("--limit", type=arguments.limit, default=50)
         add("job", "Show a job and its attempts.").add_argument("id")
         sub = add("deadletters", "List dead letters, newest first.")
         sub.add_argument("--status", choices=DeadLetterStatus.values)
         sub.add_argument("--queue")
-        sub.add_argument("--limit", type=_limit, default=50)
+        sub.add_argument("--limit", type=arguments.limit, default=50)
         sub = add_bulk("requeue", "Give dead letters a new round of attempts.", of="letters")
         sub.add_argument(
             "--confirm", metavar="ACTOR", default="",
@@ -100,18 +105,26 @@ class Command(BaseCommand):
         add_bulk("cancel", "Cancel jobs.", of="jobs")
         add_bulk("retry", "Run scheduled and retrying jobs now.", of="jobs")
         sub = add_bulk("reschedule", "Make jobs due at another time.", of="jobs")
-        sub.add_argument("--at", required=True, type=_moment, help="2030-01-31T08:00, or with zone")
+        sub.add_argument(
+            "--at", required=True, type=arguments.moment, help="2030-01-31T08:00, or with zone"
+        )
         sub = add("pause", "Stop new starts of a queue's jobs.", changes=True)
         sub.add_argument("queue")
         sub.add_argument("--minutes", type=int, help="go on by itself after so long")
-        add("resume", "Let a queue's jobs start again.", changes=True).add_argument("queue")
+        sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
+        sub = add("resume", "Let a queue's jobs start again.", changes=True)
+        sub.add_argument("queue")
+        sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
         sub = add("clean", "Remove jobs that ended long ago.", changes=True)
         sub.add_argument(
             "states", nargs="+", choices=[state.value for state in FINISHED], metavar="STATE"
         )
         sub.add_argument("--queue", help="only of this queue")
         sub.add_argument(
-            "--older-than-hours", required=True, type=_hours, help="since they ended, such as 24"
+            "--older-than-hours",
+            required=True,
+            type=arguments.hours,
+            help="since they ended, such as 24",
         )
         sub.add_argument("--dry-run", action="store_true", help="only count what would be removed")
         sub = add("recover", "Compare ledger and broker, and repair.", changes=True)
@@ -129,8 +142,34 @@ class Command(BaseCommand):
             help="for workers of the old server to end; then exit with 2, and call again",
         )  # fmt: skip
         sub.add_argument("--dry-run", action="store_true", help="only count what is there")
-        sub = add("schedule", "List schedules, or enqueue the job of one now.")
+        sub = add(
+            "adopt-backlog",
+            "Take what plain Dramatiq has left on a Redis into the ledger. Stop its workers first.",
+            changes=True,
+        )
+        sub.add_argument("--from", dest="url", required=True, metavar="URL")
+        sub.add_argument("--from-namespace", dest="namespace", default="dramatiq")
+        sub.add_argument("--dry-run", action="store_true", help="only count what is there")
+        sub = add(
+            "hand-back",
+            "Make messages of plain Dramatiq of all open jobs. Stop all of our processes first.",
+            changes=True,
+        )
+        sub.add_argument("--to", dest="url", required=True, metavar="URL")
+        sub.add_argument("--to-namespace", dest="namespace", default="dramatiq")
+        sub.add_argument("--dry-run", action="store_true", help="only count what would be moved")
+        sub = add("schedule", "List schedules, or enqueue the job of one now.", changes=True)
         sub.add_argument("--run", metavar="NAME", help="enqueue this one's job now")
+        sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
+        sub = add("alerts", "List alerts, the open ones first.")
+        sub.add_argument("--limit", type=arguments.limit, default=50)
+        sub = add("acknowledge", "Say that somebody is at an open alert.", changes=True)
+        sub.add_argument("id", type=arguments.key, metavar="ID")
+        add(
+            "watch",
+            "Look for trouble until SIGTERM or SIGINT, also while no worker lives and no "
+            "database answers; `runscheduler` does the same beside its work.",
+        )
         add("doctor", "Examine settings, broker, database, clock, workers and schedules.")
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
@@ -174,7 +213,7 @@ class Command(BaseCommand):
         tried = ("number", "outcome", "started_at", "duration_ms", "worker", "error_class",
                  "error_message")  # fmt: skip
         facts = {name: getattr(job, name) for name in shown}
-        attempts = list(job.attempt_set.order_by("id").values(*tried)[:_MOST_ROWS])
+        attempts = list(job.attempt_set.order_by("id").values(*tried)[:MOST_ROWS])
         if options["format"] == "json":
             self._write([{**facts, "attempt_list": attempts}], options)
             return
@@ -200,8 +239,8 @@ class Command(BaseCommand):
         self._write([dict(row) for row in shown[:limit]], options)
 
     def _requeue(self, *, by: str | None, reason: str, confirm: str, **options: Any) -> None:
-        user = _user(by)
-        ids = _letters(**options)
+        user = arguments.user(by)
+        ids = arguments.letters(**options)
         if options["dry_run"]:
             self._finish(deadletters.preview(ids, "requeue"), options)
             return
@@ -214,27 +253,27 @@ class Command(BaseCommand):
         self._in_steps(ids, act, options)
 
     def _discard(self, *, by: str | None, reason: str, **options: Any) -> None:
-        user = _user(by)
-        ids = _letters(**options)
+        user = arguments.user(by)
+        ids = arguments.letters(**options)
         if options["dry_run"]:
             self._finish(deadletters.preview(ids, "close"), options)
             return
         self._in_steps(ids, lambda step: deadletters.close(step, by=user, reason=reason), options)
 
     def _cancel(self, *, ids: list[str], by: str | None, reason: str, **options: Any) -> None:
-        user = _user(by)
+        user = arguments.user(by)
         self._on_jobs(
             "cancel", ids, lambda step: jobs.cancel(step, by=user, reason=reason), options
         )
 
     def _retry(self, *, ids: list[str], by: str | None, reason: str, **options: Any) -> None:
-        user = _user(by)
+        user = arguments.user(by)
         self._on_jobs("retry", ids, lambda step: jobs.retry(step, by=user, reason=reason), options)
 
     def _reschedule(
         self, *, ids: list[str], at: datetime, by: str | None, reason: str, **options: Any
     ) -> None:
-        user = _user(by)
+        user = arguments.user(by)
 
         def act(step: list[Any]) -> BulkResult:
             return jobs.reschedule(step, at, by=user, reason=reason)
@@ -242,17 +281,32 @@ class Command(BaseCommand):
         self._on_jobs("reschedule", ids, act, options)
 
     def _pause(
-        self, *, queue: str, minutes: int | None, by: str | None, reason: str, **options: Any
+        self,
+        *,
+        queue: str,
+        minutes: int | None,
+        by: str | None,
+        reason: str,
+        dry_run: bool,
+        **options: Any,
     ) -> None:
         if minutes is not None and not 0 < minutes <= 366 * 24 * 60:
             raise CommandError("--minutes is between 1 and a year's.", returncode=USAGE)
+        user = arguments.user(by)
         until = now() + timedelta(minutes=minutes) if minutes is not None else None
-        changed = queues.pause(queue, by=_user(by), reason=reason, until=until)
-        self._write([{"queue": queue, "changed": changed, "paused_until": until}], options)
+        if dry_run:
+            changed = not _is_paused(queue)
+        else:
+            changed = queues.pause(queue, by=user, reason=reason, until=until)
+        row = {"queue": queue, "changed": changed, "paused_until": until, "dry_run": dry_run}
+        self._write([row], options)
 
-    def _resume(self, *, queue: str, by: str | None, reason: str, **options: Any) -> None:
-        changed = queues.resume(queue, by=_user(by), reason=reason)
-        self._write([{"queue": queue, "changed": changed}], options)
+    def _resume(
+        self, *, queue: str, by: str | None, reason: str, dry_run: bool, **options: Any
+    ) -> None:
+        user = arguments.user(by)
+        changed = _is_paused(queue) if dry_run else queues.resume(queue, by=user, reason=reason)
+        self._write([{"queue": queue, "changed": changed, "dry_run": dry_run}], options)
 
     def _clean(
         self,
@@ -270,7 +324,7 @@ class Command(BaseCommand):
                 states, older_than_hours, queue, by=user, reason=reason, dry_run=dry_run
             )
 
-        user = _user(by)
+        user = arguments.user(by)
         found = clean(dry_run=True)
         removed = 0
         if not dry_run:
@@ -289,7 +343,7 @@ class Command(BaseCommand):
         self._write([{**row, "dry_run": dry_run}], options)
 
     def _recover(self, *, by: str | None, dry_run: bool, **options: Any) -> None:
-        user = _user(by)
+        user = arguments.user(by)
         if user is not None:
             audit.require(user, "run_recovery")
         run = recovery.recover(by=user, dry_run=dry_run)
@@ -321,7 +375,7 @@ class Command(BaseCommand):
                         old,
                         broker,
                         name=name,
-                        by=_user(by),
+                        by=arguments.user(by),
                         reason=reason,
                         patience=wait,
                         tell=lambda done, total: bar.update(task, completed=done, total=total),
@@ -332,21 +386,61 @@ class Command(BaseCommand):
         if not (found.is_finished or options["dry_run"]):
             sys.exit(PARTLY)
 
-    def _schedule(self, *, run: str | None, **options: Any) -> None:
-        if run is not None:
-            scheduling.run_now(run)
-            self._write([{"schedule": run, "enqueued": True}], options)
+    def _adopt_backlog(
+        self, *, url: str, namespace: str, by: str | None, reason: str, **options: Any
+    ) -> None:
+        broker: Any = get_broker()
+        with closing(PlainQueues(url, namespace)) as plain:
+            if options["dry_run"]:
+                found = backlog.preview(plain)
+            else:
+                found = backlog.adopt(plain, broker, by=arguments.user(by), reason=reason)
+        self._write([{**asdict(row), "dry_run": options["dry_run"]} for row in found], options)
+        if not options["dry_run"] and any(row.held for row in found):
+            sys.exit(PARTLY)
+
+    def _hand_back(
+        self, *, url: str, namespace: str, by: str | None, reason: str, **options: Any
+    ) -> None:
+        broker: Any = get_broker()
+        if options["dry_run"]:
+            found = backlog.preview_hand_back()
+        else:
+            with closing(PlainQueues(url, namespace)) as plain:
+                found = backlog.hand_back(plain, broker, by=arguments.user(by), reason=reason)
+        self._write([{**asdict(found), "dry_run": options["dry_run"]}], options)
+        if not options["dry_run"] and (found.held or found.unreadable):
+            sys.exit(PARTLY)
+
+    def _schedule(
+        self, *, run: str | None, by: str | None, reason: str, dry_run: bool, **options: Any
+    ) -> None:
+        user = arguments.user(by)
+        if run is None:
+            self._write([_facts(each) for each in recurring.listed()], options)
             return
-        rows = []
-        for name, schedule in settings.SCHEDULES.items():
-            last = ScheduleOccasion.objects.filter(schedule=name).order_by("-due_at").first()
-            rows.append({
-                "name": name,
-                "actor": schedule.actor,
-                "when": str(schedule),
-                "last_due": last.due_at if last else None,
-            })  # fmt: skip
-        self._write(rows, options)
+        if dry_run:
+            recurring.require(run)
+            job = None
+        else:
+            job = recurring.run_now(run, by=user, reason=reason)
+        self._write([{"schedule": run, "job": job, "dry_run": dry_run}], options)
+
+    def _alerts(self, *, limit: int, **options: Any) -> None:
+        rows = Alert.objects.order_by(F("closed_at").desc(nulls_first=True), "-pk").values(
+            "id", "kind", "subject", "text", "opened_at", "acknowledged_at", "closed_at"
+        )
+        self._write([dict(row) for row in rows[:limit]], options)
+
+    def _acknowledge(self, *, id: int, by: str | None, reason: str, **options: Any) -> None:
+        changed = alerts.acknowledge(id, by=arguments.user(by), reason=reason)
+        self._write([{"alert": id, "changed": changed}], options)
+
+    def _watch(self, **options: Any) -> None:
+        watcher = watching.Watcher()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, watcher.stop)
+        watcher.run()
 
     def _doctor(self, **options: Any) -> None:
         findings = doctor.examine()
@@ -386,63 +480,27 @@ class Command(BaseCommand):
         write(self.stdout, list(rows), output_format=options["format"])
 
 
+def _is_paused(queue: str) -> bool:
+    row = Queue.objects.filter(name=queue).first()
+    return row is not None and row.is_paused(now())
+
+
+def _facts(recurrence: recurring.Recurrence) -> dict[str, Any]:
+    last = recurrence.last_job
+    return {
+        "name": recurrence.name,
+        "actor": recurrence.schedule.actor,
+        "when": recurrence.words,
+        "next_at": recurrence.next_at,
+        "last_at": recurrence.last_at,
+        "last_job": last.pk if last else None,
+        "last_state": last.state if last else None,
+        "is_late": recurrence.is_late,
+        "is_paused": recurrence.is_paused,
+    }
+
+
 def _bar() -> Progress:
     # On stderr, so that stdout stays readable for machines.
     console = Console(stderr=True)
     return Progress(console=console, transient=True, disable=not console.is_terminal)
-
-
-def _letters(
-    *, ids: list[int], queue: str | None, actor: str | None, error: str | None, **options: Any
-) -> list[int]:
-    """Return the ids given, or those a filter finds; one more than may be done at once."""
-    wanted = {"queue": queue, "actor": actor, "error_class": error}
-    named = {name: value for name, value in wanted.items() if value}
-    if bool(ids) == bool(named):
-        raise CommandError(
-            "Name dead letters by id, or by --queue, --actor, --error; not both.", returncode=USAGE
-        )
-    if ids:
-        return ids
-    found = DeadLetter.objects.pending().filter(**named).order_by("pk")
-    return list(found.values_list("pk", flat=True)[: settings.BULK_LIMIT + 1])
-
-
-def _user(name: str | None) -> Any:
-    """Return the user who acts; None, a program, where none is named."""
-    if name is None:
-        return None
-    model = get_user_model()
-    try:
-        return model._default_manager.get_by_natural_key(name)
-    except model.DoesNotExist:
-        raise CommandError(f"No user is named {name!r}.", returncode=USAGE) from None
-
-
-def _key(text: str) -> int:
-    number = int(text)
-    # SQLite raises on more than its largest integer.
-    if not 0 < number < 2**63:
-        raise ArgumentTypeError(f"{text} is no id of a dead letter")
-    return number
-
-
-def _hours(text: str) -> timedelta:
-    hours = float(text)
-    if not 0 <= hours <= _MOST_HOURS:
-        raise ArgumentTypeError(f"{text} is not between 0 and {_MOST_HOURS}")
-    return timedelta(hours=hours)
-
-
-def _limit(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= _MOST_ROWS:
-        raise ArgumentTypeError(f"{number} is not between 1 and {_MOST_ROWS}")
-    return number
-
-
-def _moment(text: str) -> datetime:
-    moment = parse_datetime(text)
-    if moment is None:
-        raise ArgumentTypeError(f"{text!r} is no time, such as 2030-01-31T08:00+01:00")
-    return make_aware(moment) if is_naive(moment) else moment

@@ -107,6 +107,16 @@ def test_triage_assigns_sets_the_priority_and_adds_a_note(call):
     assert call("GET", "dead-letters/?assignee=none").json()["results"]
 
 
+def test_an_address_that_two_people_share_names_nobody(call):
+    make_user("mira", "view_deadletter", email="office@example.com")
+    make_user("omar", "view_deadletter", email="Office@example.com")
+    letter = make_dead_letter()
+    answer = call("PATCH", f"dead-letters/{letter.pk}/", {"assignee": "office@example.com"})
+
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["field"] == "assignee"
+
+
 def test_a_closed_dead_letter_can_no_longer_be_assigned(call):
     letter = make_dead_letter(status=DeadLetterStatus.PERMANENTLY_FAILED)
 

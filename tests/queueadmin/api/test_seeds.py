@@ -133,9 +133,10 @@ def test_post_dead_letter_queue_dlqid_mark_failed(call):
 
 
 def test_put_dead_letter_queue_dlqid_notes(call):
-    make_user("mira", "view_deadletter")
+    make_user("mira", "view_deadletter", email="mira@example.com")
     letter = make_dead_letter()
-    body = {"note": "Investigating root cause", "assignee": "mira", "priority": "high"}
+    body = {"note": "Investigating root cause", "assignee": "mira@example.com"}
+    body["priority"] = "high"
     answer = call("PATCH", f"dead-letters/{letter.pk}/", body).json()
 
     assert (answer["assignee"], answer["priority"]) == ("mira", "high")
