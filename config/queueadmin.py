@@ -1,5 +1,6 @@
 """What the ordering business tells queueadmin about its jobs."""
 
+from django.conf import settings
 from django.db import models
 from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
@@ -55,6 +56,10 @@ class Resolver(BaseResolver):
         if label != "orders.order":
             return action
         return _("Order %(id)s: %(action)s") % {"id": pk[:20], "action": action}
+
+    def address(self, path: str) -> str:
+        """Return the address under which people reach the site."""
+        return f"{settings.SITE_URL.rstrip('/')}{path}"
 
     def links(self, job: Job) -> list[Link]:
         """Return links to the order, the message and whom it is for; what is gone is left out."""

@@ -1,4 +1,4 @@
-"""The fifteen queues of the ordering business and how each behaves."""
+"""The fifteen queues of the ordering business, that of alerts, and how each behaves."""
 
 from queueadmin.policies import Policy, Weight, exponential, fixed, per_minute, per_second
 
@@ -66,4 +66,6 @@ QUEUES: dict[str, Policy] = {
     "data-cleanup": Policy(
         concurrency=1, time_limit=600, attempts=3, backoff=exponential(5), weight=Weight.LOW
     ),
+    # Messages about the others.
+    "alerts": Policy(concurrency=5, time_limit=60, attempts=10, weight=Weight.HIGH),
 }

@@ -7,6 +7,7 @@ from queueadmin.schedules import Schedule
 SCHEDULES: dict[str, Schedule] = {
     "recovery": Schedule(actor="queueadmin.recover", every=timedelta(minutes=5)),
     "retention": Schedule(actor="queueadmin.apply_retention", every=timedelta(hours=1)),
+    "digests": Schedule(actor="queueadmin.send_digests", cron="0 7 * * *"),
     "order-expiry": Schedule(actor="sweep_expired_orders", every=timedelta(minutes=1)),
     "payment-reminders": Schedule(actor="sweep_payment_reminders", cron="0 9 * * *"),
     "credit-reconciliation": Schedule(actor="reconcile_credit", every=timedelta(hours=1)),

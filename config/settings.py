@@ -155,6 +155,10 @@ QUEUEADMIN = {
     "RELEASE": env.str("RELEASE", default=""),
     "METRICS_TOKEN": env.str("METRICS_TOKEN", default=""),
     "METRICS_ADDRESSES": env.list("METRICS_ADDRESSES", default=[]),
+    "ALERT_EMAILS": env.list("ALERT_EMAILS", default=[]),
+    "ALERT_WEBHOOKS": env.list("ALERT_WEBHOOKS", default=[]),
+    "ALERT_WEBHOOK_SECRET": env.str("ALERT_WEBHOOK_SECRET", default=""),
+    "ALERT_WEBHOOK_NETWORKS": env.list("ALERT_WEBHOOK_NETWORKS", default=[]),
 }
 
 # --- The business ---------------------------------------------------------------------
@@ -261,7 +265,7 @@ LOGGING = {
     },
     "handlers": {
         "console": {
-            "class": "logging.StreamHandler",
+            "class": "queueadmin.logs.BatchHandler",
             "formatter": env.str("LOG_FORMAT", default="text"),
         }
     },

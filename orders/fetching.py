@@ -6,21 +6,16 @@ time. Redirects are not followed, proxies of the environment not used, and no mo
 than a picture may have.
 """
 
-import ipaddress
-import socket
 from urllib.parse import SplitResult, urlsplit
 
 import httpx2
 from django.utils.translation import gettext as _
 
+from queueadmin.addresses import is_public, resolve
+
 from .exceptions import PictureRefused, PictureUnreachable
 
 TIMEOUT = httpx2.Timeout(connect=5, read=10, write=5, pool=5)
-#: Networks that look public and lead elsewhere: NAT64, 6to4, Teredo.
-_TUNNELS = tuple(
-    ipaddress.ip_network(net)
-    for net in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
-)
 
 
 def fetch(url: str, *, max_bytes: int) -> bytes:
@@ -72,24 +67,12 @@ def _parse(url: str) -> SplitResult:
 
 def _public_address(host: str, port: int) -> str:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = resolve(host, port)
     except (OSError, UnicodeError) as error:
         raise PictureUnreachable(f"{host} cannot be found: {error}") from error
-    addresses = [str(entry[4][0]) for entry in found]
-    if not addresses or not all(is_public(address) for address in addresses):
+    if not found or not all(is_public(address) for address in found):
         raise PictureRefused(_("The address leads into a private network."))
-    return addresses[0]
-
-
-def is_public(address: str) -> bool:
-    """Return whether an IP address is one of the public internet."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return is_public(str(ip.ipv4_mapped))
-        if any(ip in net for net in _TUNNELS):
-            return False
-    return ip.is_global and not ip.is_multicast
+    return found[0]
 
 
 def _unexpected(status: int) -> Exception:

@@ -13,11 +13,14 @@ class QueueadminConfig(AppConfig):
 
     def ready(self) -> None:
         from . import (
+            alerts,
+            assignment,
             breakers,
             checks,  # noqa: F401  # registers the system checks
             failuregroups,
             operations,
             statistics,
+            triage,
         )
         from .dispatcher import Dispatcher
 
@@ -28,8 +31,11 @@ class QueueadminConfig(AppConfig):
         for duty in (
             (1.0, breakers.tend),
             (0.5, operations.carry_on),
+            (1.0, assignment.apply),
             (30.0, failuregroups.wake),
+            (30.0, triage.wake_due),
             (30.0, statistics.fold),
+            (10.0, alerts.tend),
         ):
             if duty not in Dispatcher.duties:
                 Dispatcher.duties.append(duty)

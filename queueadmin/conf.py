@@ -5,6 +5,7 @@ from base64 import urlsafe_b64decode
 from difflib import get_close_matches
 from ipaddress import ip_network
 from typing import Any, TypedDict
+from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 
@@ -13,7 +14,7 @@ from .policies import Policy
 from .schedules import Schedule
 
 _KEY_BYTES = 32
-_SECRETS = ("ENCRYPTION_KEYS", "METRICS_TOKEN")
+_SECRETS = ("ENCRYPTION_KEYS", "METRICS_TOKEN", "ALERT_WEBHOOK_SECRET")
 # Shorter ones can be guessed.
 _LEAST_TOKEN = 16
 
@@ -53,6 +54,23 @@ class QueueadminSettings(TypedDict, total=False):
     METRICS_TOKEN: str
     #: Addresses and networks that may read the metrics without it.
     METRICS_ADDRESSES: list[str]
+    #: Who gets alerts by e-mail.
+    ALERT_EMAILS: list[str]
+    #: Addresses that get alerts by a signed POST.
+    ALERT_WEBHOOKS: list[str]
+    #: Key of the signature.
+    ALERT_WEBHOOK_SECRET: str
+    #: Networks that are not public and may be called all the same.
+    ALERT_WEBHOOK_NETWORKS: list[str]
+    #: Dead letters waiting for a decision, overall and of one queue; 0 turns a limit off.
+    ALERT_DEAD_LETTERS: int
+    ALERT_QUEUE_DEAD_LETTERS: int
+    #: Minutes the oldest job of a queue that is not paused may wait; 0: for ever.
+    ALERT_WAITING_MINUTES: int
+    #: Minutes a queue may be paused; 0: for ever.
+    ALERT_PAUSED_MINUTES: int
+    #: Seconds workers, broker, database or scheduler must be away before it is an alert.
+    ALERT_OUTAGE_SECONDS: int
 
 
 DEFAULTS: QueueadminSettings = {
@@ -72,6 +90,15 @@ DEFAULTS: QueueadminSettings = {
     "ENCRYPTION_KEYS": [],
     "METRICS_TOKEN": "",
     "METRICS_ADDRESSES": [],
+    "ALERT_EMAILS": [],
+    "ALERT_WEBHOOKS": [],
+    "ALERT_WEBHOOK_SECRET": "",
+    "ALERT_WEBHOOK_NETWORKS": [],
+    "ALERT_DEAD_LETTERS": 100,
+    "ALERT_QUEUE_DEAD_LETTERS": 25,
+    "ALERT_WAITING_MINUTES": 15,
+    "ALERT_PAUSED_MINUTES": 60,
+    "ALERT_OUTAGE_SECONDS": 60,
 }
 
 
@@ -94,6 +121,15 @@ class Settings:
     ENCRYPTION_KEYS: list[str]
     METRICS_TOKEN: str
     METRICS_ADDRESSES: list[str]
+    ALERT_EMAILS: list[str]
+    ALERT_WEBHOOKS: list[str]
+    ALERT_WEBHOOK_SECRET: str
+    ALERT_WEBHOOK_NETWORKS: list[str]
+    ALERT_DEAD_LETTERS: int
+    ALERT_QUEUE_DEAD_LETTERS: int
+    ALERT_WAITING_MINUTES: int
+    ALERT_PAUSED_MINUTES: int
+    ALERT_OUTAGE_SECONDS: int
 
     def __getattr__(self, name: str) -> Any:
         if name not in DEFAULTS:
@@ -102,7 +138,11 @@ class Settings:
 
     def policy(self, queue: str) -> Policy | None:
         """Return the queue's policy, or None where it has none."""
-        return self.QUEUES.get(queue)
+        # Asked several times for each job, so not by way of `__getattr__`.
+        found: Policy | None = (
+            getattr(django_settings, "QUEUEADMIN", {}).get("QUEUES", {}).get(queue)
+        )
+        return found
 
 
 def problems(configured: dict[str, Any]) -> list[str]:
@@ -147,17 +187,49 @@ def problems(configured: dict[str, Any]) -> list[str]:
             for position, key in enumerate(keys)
             if not _is_key(key)
         ]
-    token = configured.get("METRICS_TOKEN")
-    if isinstance(token, str) and 0 < len(token) < _LEAST_TOKEN:
-        found.append(f"QUEUEADMIN['METRICS_TOKEN'] must have at least {_LEAST_TOKEN} characters.")
-    addresses = configured.get("METRICS_ADDRESSES")
-    if isinstance(addresses, list):
+    for name in ("METRICS_TOKEN", "ALERT_WEBHOOK_SECRET"):
+        token = configured.get(name)
+        if isinstance(token, str) and 0 < len(token) < _LEAST_TOKEN:
+            found.append(f"QUEUEADMIN[{name!r}] must have at least {_LEAST_TOKEN} characters.")
+    for name in ("METRICS_ADDRESSES", "ALERT_WEBHOOK_NETWORKS"):
+        addresses = configured.get(name)
+        if isinstance(addresses, list):
+            found += [
+                f"QUEUEADMIN[{name!r}] has {address!r}, which is no address or network: {why}."
+                for address in addresses
+                if (why := _problem_with(address))
+            ]
+    return found + _problems_of_alerts(configured)
+
+
+def _problems_of_alerts(configured: dict[str, Any]) -> list[str]:
+    found = [
+        f"QUEUEADMIN[{name!r}] must not be negative; 0 turns it off."
+        for name, value in configured.items()
+        if name.startswith("ALERT_") and isinstance(value, int) and value < 0
+    ]
+    urls = configured.get("ALERT_WEBHOOKS")
+    if isinstance(urls, list):
         found += [
-            f"QUEUEADMIN['METRICS_ADDRESSES'] has {address!r}, which is no address or network: {why}."
-            for address in addresses
-            if (why := _problem_with(address))
+            f"QUEUEADMIN['ALERT_WEBHOOKS'] has {url!r}; it must begin with https:// or http://, "
+            "and contain no log-in."
+            for url in urls
+            if not is_url(url)
         ]
+        if urls and not configured.get("ALERT_WEBHOOK_SECRET"):
+            found.append("QUEUEADMIN['ALERT_WEBHOOKS'] needs ALERT_WEBHOOK_SECRET, to sign with.")
     return found
+
+
+def is_url(text: object) -> bool:
+    """Return whether text is an address that a webhook may have."""
+    try:
+        parts = urlsplit(str(text))
+        port = parts.port
+    except ValueError:
+        return False
+    is_web = parts.scheme in ("http", "https") and bool(parts.hostname)
+    return is_web and port != 0 and parts.username is None and parts.password is None
 
 
 def _problem_with(network: object) -> str:

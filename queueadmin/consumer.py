@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.broker import Consumer, MessageProxy
@@ -14,6 +14,7 @@ from dramatiq.message import Message
 from . import events, messages, payloads
 from .exceptions import InvalidMessage, Undecryptable
 from .states import Priority
+from .work_queue import Item
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 #: little enough that another process with idle threads finds some.
 PREFETCH_MS = 100
 _MOST = 256
+# The threads begin with the first of many messages while the others are still being read.
+_AT_ONCE = 32
 # From this length on a message waits for the next fetch longer than for the round trip: room
 # is filled early, so that one of high priority overtakes all but a few per thread.
 _LONG_MS = 20
@@ -81,6 +84,7 @@ class Delivery(MessageProxy):
         self, message: Message[Any], *, parcel_id: str, dispatch: int, era: int = 0
     ) -> None:
         super().__init__(message)
+        self.carry(message)
         self.parcel_id = parcel_id
         self.dispatch = dispatch
         #: The heart's era in which it was fetched.
@@ -89,6 +93,15 @@ class Delivery(MessageProxy):
         self.is_void = False
         #: How the run ended; None means interrupted.
         self.ending: Any = None
+        #: Logs how it ended; the recorder calls it.
+        self.tell: Callable[[], None] | None = None
+
+    def carry(self, message: Message[Any]) -> None:
+        """Stand for this message; its fields are asked for too often to be looked up in it."""
+        self._message = message
+        self.queue_name, self.actor_name = message.queue_name, message.actor_name
+        self.args, self.kwargs, self.options = message.args, message.kwargs, message.options
+        self.message_id, self.message_timestamp = message.message_id, message.message_timestamp
 
     def __str__(self) -> str:
         """Say which message it is; Dramatiq's own log lines would print the arguments."""
@@ -112,9 +125,10 @@ def split(parcel_id: str) -> tuple[str, int] | None:
 
 
 class LedgerConsumer(Consumer):
-    """An iterator of deliveries of one queue.
+    """Hands the messages of one queue over to the worker's threads.
 
-    It runs in Dramatiq's consumer thread; `ack`, `nack` and `run_started` are called from
+    It runs in Dramatiq's consumer thread, which would take single messages from it to do the
+    same; what it is given instead is always None: "nothing for now". `ack`, `nack` and `run_started` are called from
     worker threads. The counters are the hand's, and the one event wakes the
     consumer for both reasons it may have to fetch: a push, or room in memory.
     """
@@ -130,7 +144,6 @@ class LedgerConsumer(Consumer):
         self._timeout = min(timeout_ms / 1000, _IDLE_SECONDS)
         # Dramatiq hands over twice its number of threads as the prefetch.
         self._threads = max(threads // 2, 1)
-        self._cache: deque[tuple[str, bytes, int]] = deque()
         self._hand = broker.hand(queue_name)
         self._strays_at = 0.0
         self._tell_at = 0.0
@@ -143,45 +156,49 @@ class LedgerConsumer(Consumer):
         wanted = self._threads * PREFETCH_MS / max(self.broker.mean_ms(self.queue_name), 0.1)
         return max(self._threads, min(_MOST, round(wanted)))
 
-    def _is_worth_a_fetch(self, room: int) -> bool:
+    def _is_worth_a_fetch(self, room: int, prefetch: int) -> bool:
         """Return whether to refill now; one round trip is to bring many short jobs."""
-        enough = self.prefetch / 2
+        enough = prefetch / 2
         if self.broker.mean_ms(self.queue_name) >= _LONG_MS:
             enough = min(enough, self._threads / 2)
         return room > 0 and room >= enough
 
     def __next__(self) -> MessageProxy | None:
-        """Return the next delivery, or None when there is nothing to do for now.
+        """Fetch, or wait until there may be something to fetch.
 
         Raises:
             BrokerUnavailable: Dramatiq's consumer thread starts over with a new consumer.
         """
-        while True:
-            if self._cache:
-                delivery = self._open(*self._cache.popleft())
-                if delivery is not None:
-                    return delivery
-                continue
-            self._take_back_strays()
-            self.wake.clear()
-            control = self.broker.controls.of(self.queue_name)
-            # Read before: what is fetched while an era begins belongs to the one before.
-            era = self.broker.era
-            if control.is_limited:
-                fetched, wait_ms = self._fetch_limited(control)
-                if wait_ms and not fetched:
-                    self._tell_limited(wait_ms)
-            else:
-                fetched, wait_ms = self._fetch(control), 0
-            if fetched:
-                self._hand.take(fetched)
-                self._cache.extend((parcel_id, data, era) for parcel_id, data in fetched)
-                continue
-            began = time.monotonic()
-            self.wake.wait(min(self._timeout, wait_ms / 1000) if wait_ms else self._timeout)
-            if wait_ms:
-                self.broker.meters.limited(self.queue_name, time.monotonic() - began)
+        self._take_back_strays()
+        self.wake.clear()
+        control = self.broker.controls.of(self.queue_name)
+        # Read before: what is fetched while an era begins belongs to the one before.
+        era = self.broker.era
+        if control.is_limited:
+            fetched, wait_ms = self._fetch_limited(control)
+            if wait_ms and not fetched:
+                self._tell_limited(wait_ms)
+        else:
+            fetched, wait_ms = self._fetch(control), 0
+        if fetched:
+            self._hand.take(fetched)
+            self._hand_over(fetched, era)
             return None
+        began = time.monotonic()
+        self.wake.wait(min(self._timeout, wait_ms / 1000) if wait_ms else self._timeout)
+        if wait_ms:
+            self.broker.meters.limited(self.queue_name, time.monotonic() - began)
+        return None
+
+    def _hand_over(self, fetched: list[tuple[str, bytes]], era: int) -> None:
+        actors = self.broker.actors
+        for start in range(0, len(fetched), _AT_ONCE):
+            items = []
+            for parcel_id, data in fetched[start : start + _AT_ONCE]:
+                delivery = self._open(parcel_id, data, era)
+                if delivery is not None:
+                    items.append(Item(actors[delivery.actor_name].priority, delivery))
+            self.broker.work_queue.put_many(items)
 
     def _may_fetch(self, control: "Control") -> bool:
         recorder = self.broker.recorder
@@ -213,8 +230,9 @@ class LedgerConsumer(Consumer):
             self.broker.transport.give_back(self.queue_name, back)
 
     def _fetch(self, control: "Control") -> list[tuple[str, bytes]]:
-        room = self.prefetch - self._hand.outstanding
-        if not self._may_fetch(control) or not self._is_worth_a_fetch(room):
+        prefetch = self.prefetch
+        room = prefetch - self._hand.outstanding
+        if not self._may_fetch(control) or not self._is_worth_a_fetch(room, prefetch):
             return []
         return self.broker.transport.fetch(self.queue_name, room)
 
@@ -285,7 +303,7 @@ class LedgerConsumer(Consumer):
         message.options.pop("eta", None)
         delivery = Delivery(message, parcel_id=parcel_id, dispatch=ours[1], era=era)
         try:
-            delivery._message = payloads.open_message(message)
+            delivery.carry(payloads.open_message(message))
         except Undecryptable as error:
             self.broker.require_recorder().refuse(delivery, error)
             self._release(parcel_id)
@@ -314,8 +332,11 @@ class LedgerConsumer(Consumer):
         hand = self._hand
         with hand.lock:
             hand.unrun.discard(parcel_id)
-            room = self.prefetch - hand.outstanding
-        if hand.freed or self._is_worth_a_fetch(room):
+            outstanding = len(hand.unrun)
+        if self.wake.is_set():
+            return  # it clears the event before it looks for room
+        prefetch = self.prefetch
+        if hand.freed or self._is_worth_a_fetch(prefetch - outstanding, prefetch):
             self.wake.set()
 
     def ack(self, message: MessageProxy) -> None:
@@ -349,24 +370,6 @@ class LedgerConsumer(Consumer):
         self.wake.set()
 
     def close(self) -> None:
-        """Give back what was fetched and not handed out yet."""
+        """Fetch no more; what was fetched is in the worker's queue."""
         self.is_stopping = True
         self.broker.transport_consumers.discard(self)
-        remaining = list(self._cache)
-        self._cache.clear()
-        self._hand.drop(parcel_id for parcel_id, _, _ in remaining)
-        for parcel_id, _, _ in remaining:
-            self._release(parcel_id)
-        # What is given back in the wrong priority list still runs; the list that decides
-        # is the one it is pushed to, so read the message where it can be read.
-        self.broker.transport.give_back(
-            self.queue_name, [(parcel_id, _priority(data)) for parcel_id, data, _ in remaining]
-        )
-
-
-def _priority(data: bytes) -> int:
-    try:
-        name = Message.decode(data).options.get("priority") or "normal"
-        return Priority.BY_NAME[name]
-    except (DecodeError, KeyError, TypeError, AttributeError):
-        return Priority.NORMAL

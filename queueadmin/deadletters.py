@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Count, Q, TextChoices
 from django.utils.translation import gettext_lazy as _
 
-from . import audit, ledger, outbox, runbooks
+from . import audit, ledger, mentions, outbox, runbooks
 from .clock import now
 from .conf import settings
 from .exceptions import InvalidTransition, NotPermitted
@@ -37,6 +37,18 @@ ELIGIBLE: dict[str, tuple[DeadLetterStatus, ...]] = {
     "close": (DeadLetterStatus.PENDING,),
     "assign": (DeadLetterStatus.PENDING, DeadLetterStatus.REQUEUED),
     "set_urgency": (DeadLetterStatus.PENDING, DeadLetterStatus.REQUEUED),
+    "set_due": (DeadLetterStatus.PENDING, DeadLetterStatus.REQUEUED),
+    "snooze": (DeadLetterStatus.PENDING,),
+    "wake": (DeadLetterStatus.PENDING,),
+    "link_ticket": tuple(DeadLetterStatus),
+}
+
+#: Fields of one that nobody has snoozed.
+AWAKE: dict[str, object] = {
+    "snoozed_at": None,
+    "snoozed_until": None,
+    "snoozed_deaths": None,
+    "snoozed_release": "",
 }
 
 
@@ -51,6 +63,10 @@ class Skip(TextChoices):
     KEY_HELD = "unique key held by another job", _("unique key held by another job")
     ERASED = "its payload was erased", _("its payload was erased")
     UNSAFE = "not safe to repeat", _("not safe to repeat; requeue it by itself and confirm")
+    OTHER_VALUE = "has another value", _("its argument has another value")
+    NOT_EDITABLE = "cannot be edited", _("this argument of it cannot be edited")
+    REFUSED = "new value refused", _("its actor does not take the new value")
+    NO_RELEASE = "no release known", _("it is not known in which release it failed")
     UNCHANGED = "nothing to change", _("nothing to change")
     OVER_LIMIT = "over the limit of one action", _("over the limit of one action")
 
@@ -109,17 +125,18 @@ def requeue(
         )
         outbox.push_jobs(moved)
         changed = [row.pk for row in rows if row.job_id in moved]
-        _change(
+        change(
             changed,
             "requeue",
             status=DeadLetterStatus.REQUEUED,
             requeued_at=now(),
             requeued_by=by,
+            **AWAKE,
         )
-        audit.record("requeue", TARGET, changed, by=by, reason=_clean(reason))
+        audit.record("requeue", TARGET, changed, by=by, reason=clean(reason))
         return changed, Skip.UNMOVABLE
 
-    result = _in_batches(ids, "requeue", act)
+    result = in_batches(ids, "requeue", act)
     if not held_by and not erased and not refused:
         return result
     skipped = Counter(result.skipped)
@@ -143,24 +160,25 @@ def close(ids: Iterable[int], *, by: "User | None", reason: str) -> BulkResult:
         ValueError: the reason is empty.
     """
     _require(by, "close_deadletter")
-    reason = _clean(reason)
+    reason = clean(reason)
     if not reason:
         raise ValueError("Marking dead letters permanently failed needs a reason.")
 
     def act(rows: list[DeadLetter]) -> tuple[list[int], Skip]:
         changed = [row.pk for row in rows]
-        _change(
+        change(
             changed,
             "close",
             status=DeadLetterStatus.PERMANENTLY_FAILED,
             closed_at=now(),
             closed_by=by,
             closing_reason=reason,
+            **AWAKE,
         )
         audit.record("close", TARGET, changed, by=by, reason=reason)
         return changed, Skip.UNCHANGED
 
-    return _in_batches(ids, "close", act)
+    return in_batches(ids, "close", act)
 
 
 def assign(ids: Iterable[int], *, to: "User | None", by: "User | None") -> BulkResult:
@@ -176,12 +194,12 @@ def assign(ids: Iterable[int], *, to: "User | None", by: "User | None") -> BulkR
     def act(rows: list[DeadLetter]) -> tuple[list[int], Skip]:
         owner = to.pk if to is not None else None
         changed = [row.pk for row in rows if row.assignee_id != owner]
-        _change(changed, "assign", assignee=to)
+        change(changed, "assign", assignee=to)
         name = to.get_username() if to is not None else ""
         audit.record("assign", TARGET, changed, by=by, to=name)
         return changed, Skip.UNCHANGED
 
-    return _in_batches(ids, "assign", act)
+    return in_batches(ids, "assign", act)
 
 
 def set_urgency(ids: Iterable[int], *, urgency: int, by: "User | None") -> BulkResult:
@@ -196,11 +214,11 @@ def set_urgency(ids: Iterable[int], *, urgency: int, by: "User | None") -> BulkR
 
     def act(rows: list[DeadLetter]) -> tuple[list[int], Skip]:
         changed = [row.pk for row in rows if row.urgency != wanted]
-        _change(changed, "set_urgency", urgency=wanted)
+        change(changed, "set_urgency", urgency=wanted)
         audit.record("set_urgency", TARGET, changed, by=by, to=wanted.name.lower())
         return changed, Skip.UNCHANGED
 
-    return _in_batches(ids, "set_urgency", act)
+    return in_batches(ids, "set_urgency", act)
 
 
 def annotate(dead_letter_id: int, *, text: str, by: "User | None") -> Note:
@@ -212,7 +230,7 @@ def annotate(dead_letter_id: int, *, text: str, by: "User | None") -> Note:
         DeadLetter.DoesNotExist: there is no such dead letter.
     """
     _require(by, "annotate_deadletter")
-    text = _clean(text)
+    text = clean(text)
     if not text:
         raise ValueError("A note needs a text.")
     with transaction.atomic():
@@ -223,7 +241,8 @@ def annotate(dead_letter_id: int, *, text: str, by: "User | None") -> Note:
             text=text,
             written_at=now(),
         )
-        audit.record("annotate", TARGET, [dead_letter_id], by=by, note=note.pk)
+        people = mentions.announce(note, by=by)
+        audit.record("annotate", TARGET, [dead_letter_id], by=by, **mentions.facts(note, people))
     return note
 
 
@@ -261,7 +280,7 @@ def _require(user: "User | None", verb: str) -> None:
         raise NotPermitted(f"{user.get_username()} lacks the permission queueadmin.{verb}.")
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Drop outer blanks and NUL, which PostgreSQL refuses to store."""
     return text.replace("\0", "").strip()
 
@@ -278,7 +297,7 @@ def _bounded(ids: Iterable[int]) -> tuple[list[int], Counter[str]]:
     return wanted[: settings.BULK_LIMIT], Counter({Skip.OVER_LIMIT.value: left_out})
 
 
-def _in_batches(
+def in_batches(
     ids: Iterable[int], verb: str, act: Callable[[list[DeadLetter]], tuple[list[int], Skip]]
 ) -> BulkResult:
     """Lock eligible rows batch by batch, let `act` change them, and count.
@@ -294,7 +313,18 @@ def _in_batches(
         with transaction.atomic():
             rows = list(
                 DeadLetter.objects.filter(pk__in=batch)
-                .only("pk", "status", "job_id", "actor", "assignee_id", "urgency")
+                .only(
+                    "pk",
+                    "status",
+                    "job_id",
+                    "actor",
+                    "assignee_id",
+                    "urgency",
+                    "due_at",
+                    "snoozed_at",
+                    "ticket_url",
+                    "release",
+                )
                 .order_by("pk")
                 # no_key: a note may be added meanwhile.
                 .select_for_update(no_key=True)
@@ -313,7 +343,7 @@ def _in_batches(
     return BulkResult(requested, done, {why: n for why, n in skipped.items() if n})
 
 
-def _change(ids: list[int], verb: str, **values: object) -> None:
+def change(ids: list[int], verb: str, **values: object) -> None:
     """Update the rows still in an eligible status; all or nothing.
 
     Raises:

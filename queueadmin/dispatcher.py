@@ -40,6 +40,9 @@ UNCONFIRMED_AFTER = timedelta(seconds=3)
 # Keeps each statement, and so each row lock, short.
 _BATCH = 1000
 
+# Of each queue so many of the next messages are looked at; the others when it is their turn.
+_MOST_LISTED = 20_000
+
 Duty = Callable[["LedgerBroker"], object]
 
 
@@ -118,6 +121,32 @@ def redispatch(broker: "LedgerBroker", *, dry_run: bool = False) -> int:
             if not dry_run:
                 _dispatch_again(broker, missing, state)
             total += len(missing)
+    return total
+
+
+def close(broker: "LedgerBroker", *, dry_run: bool = False) -> int:
+    """Take messages out of the broker that will never count; return how many there are.
+
+    For instance of a server that came back with an old snapshot: they would be run again, for
+    nothing. What is over by the ledger stays so, since every further run has another number;
+    and what a worker holds meanwhile is left to it.
+    """
+    total = 0
+    for queue in sorted(broker.get_declared_queues()):
+        ids = broker.transport.listed(queue, _MOST_LISTED)
+        for start in range(0, len(ids), _BATCH):
+            found = {each: ours for each in ids[start : start + _BATCH] if (ours := split(each))}
+            over = ledger.over(found.values())
+            parcels = [
+                ledger.Parcel(*ours, queue, Priority.NORMAL, b"", each.endswith("?"))
+                for each, ours in found.items()
+                if ours in over
+            ]
+            if dry_run:
+                # The id of a message that was withdrawn is listed until its turn comes.
+                total += len(parcels) - len(broker.transport.missing(parcels))
+            else:
+                total += len(broker.transport.withdraw(parcels))
     return total
 
 
@@ -208,13 +237,15 @@ def _give_back_foreign(broker: "LedgerBroker", worker_id: str, held: dict[str, l
     """Put back what the ledger does not know, such as a message of plain Dramatiq.
 
     Nothing but the message itself can bring it back; whoever fetches it adopts it or makes
-    a dead letter of it.
+    a dead letter of it. Nobody fetches from the delay queues of plain Dramatiq; what its
+    workers held of those stays for `queueadmin.backlog`.
     """
     for queue, ids in held.items():
         foreign = [parcel_id for parcel_id in ids if split(parcel_id) is None]
-        if foreign:
+        if foreign and not queue.endswith(".DQ"):
             back = [(parcel_id, Priority.NORMAL) for parcel_id in foreign]
             broker.transport.give_back(queue, back, worker_id)
+        if foreign:
             held[queue] = [parcel_id for parcel_id in ids if parcel_id not in set(foreign)]
 
 

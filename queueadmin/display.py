@@ -70,11 +70,15 @@ BADGES: dict[object, tuple[str, str]] = {
     "paused": (PAUSE, "warn"),
     "limited": (LIMIT, "calm"),
     "cancelling": (BAR, "warn"),
+    "trouble": (DIAMOND, "bad"),
+    "unusual": (DIAMOND, "warn"),
     "done": (CHECK, "good"),
     "failed": (CROSS, "bad"),
     "running": (DISC, "busy solid"),
 }
 
+#: What waits for somebody longer than this is old; seven times as long, very old.
+AGING = timedelta(days=1)
 #: Word of the badge beside the state of a job that shall stop.
 CANCELLING = gettext_lazy("cancel requested")
 
@@ -178,6 +182,27 @@ def age_tag(moment: datetime | None) -> SafeString | str:
         return "–"
     words = span(max(now() - moment, timedelta(0)), is_coarse=True)
     return time_tag(moment, words)
+
+
+def due_tag(moment: datetime) -> SafeString:
+    """Return how soon something is due, or how late it is, in words and colour."""
+    left = moment - now()
+    words = span(abs(left), is_coarse=True)
+    if left < timedelta(0):
+        tone, text = "bad", _("overdue %(span)s") % {"span": words}
+    else:
+        tone = "warn" if left < timedelta(days=1) else "quiet"
+        text = _("due in %(span)s") % {"span": words}
+    return format_html('<span class="qa-{}">{}</span>', tone, time_tag(moment, text))
+
+
+def aging_tag(moment: datetime) -> SafeString:
+    """Return the age of what waits for somebody; what waits for long in words and colour."""
+    age = now() - moment
+    if age < AGING:
+        return format_html("{}", age_tag(moment))
+    tone, word = ("bad", _("very old")) if age >= 7 * AGING else ("warn", _("old"))
+    return format_html('{} <span class="qa-{} qa-late">{}</span>', age_tag(moment), tone, word)
 
 
 def counted(attempts: int, of: int | None) -> str:

@@ -16,7 +16,7 @@ from . import audit, payloads
 from .clock import now
 from .conf import settings
 from .deadletters import BulkResult
-from .models import Attempt, DeadLetter, FailureGroup, Job, Revision
+from .models import Attempt, DeadLetter, Effect, FailureGroup, Job, Revision
 from .payloads import ERASED
 from .states import FINISHED, DeadLetterStatus
 
@@ -104,6 +104,7 @@ def _erase(batch: list[str], skipped: "Counter[str]", *, everything: bool) -> li
         )
         erased.append(job.pk)
     Revision.objects.filter(job_id__in=erased).delete()
+    Effect.objects.filter(job_id__in=erased).update(result=None)
     _erase_texts(
         erased,
         list(DeadLetter.objects.filter(job_id__in=erased).defer("traceback", "raw").order_by("pk")),

@@ -114,7 +114,10 @@ def ended(ending: "Ending", find_max_attempts: Callable[[], int | None]) -> None
         facts["died_by"] = ending.cause.value
         text += " died_by=%(died_by)s"
     facts["event"] = ending.outcome.value
-    logger.log(level, text, facts, extra=facts)
+    # Not by `log`: it would look for the place in the code that the line comes from.
+    logger.handle(
+        logger.makeRecord(logger.name, level, __file__, 0, text, (facts,), None, "ended", facts)
+    )
 
 
 def of_queue(event: str, queue: str, **facts: object) -> None:

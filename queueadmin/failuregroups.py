@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ValidationError
@@ -15,10 +16,11 @@ from django.core.validators import URLValidator
 from django.db import connection, transaction
 from django.db.models import F, Min
 
-from . import audit
+from . import audit, mentions, operations
 from .clock import now
 from .ledger import sql
 from .models import AuditEntry, DeadLetter, FailureGroup, GroupNote, RequeueOperation, Worker
+from .operations import Progress
 from .states import DeadLetterStatus, GroupStatus
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ WINDOWS = {
 }
 #: Failures of one group that are counted and looked at; beyond it "more than" is said.
 COUNT_LIMIT = 10_000
+#: Hours of a group's sparkline.
+LINE_HOURS = 24
 _EVIDENCE = 1_000
 # Failures further apart than this belong to different outbreaks.
 _QUIET = timedelta(minutes=15)
@@ -202,7 +206,8 @@ def annotate(group: int, *, text: str, by: "User | None") -> GroupNote:
             text=text,
             written_at=now(),
         )
-        audit.record("annotate", TARGET, [group], by=by, note=note.pk)
+        people = mentions.announce(note, by=by)
+        audit.record("annotate", TARGET, [group], by=by, **mentions.facts(note, people))
     return note
 
 
@@ -248,12 +253,36 @@ def matrix(groups: Sequence[FailureGroup]) -> dict[int, list[Cell]]:
     the index that has them in order, at most COUNT_LIMIT, so that a million of them cost
     no more than ten thousand.
     """
+    at = now()
+    counted = _deaths_since(groups, [at - length for length in WINDOWS.values()])
+    return {
+        pk: [
+            Cell(min(count, COUNT_LIMIT), name, count > COUNT_LIMIT)
+            for name, count in zip(WINDOWS, counts, strict=True)
+        ]
+        for pk, counts in counted.items()
+    }
+
+
+def line(group: FailureGroup) -> list[int]:
+    """Return a group's dead letters of each of the last LINE_HOURS hours, oldest first.
+
+    Of a storm of more than COUNT_LIMIT the newest are counted.
+    """
+    at = now()
+    hours = [at - timedelta(hours=ago) for ago in range(1, LINE_HOURS + 1)]
+    counts = _deaths_since([group], hours)[group.pk]
+    return [more - fewer for fewer, more in pairwise([0, *counts])][::-1]
+
+
+def _deaths_since(
+    groups: Sequence[FailureGroup], moments: Sequence[datetime]
+) -> dict[int, list[int]]:
+    """Return how many of each group's newest failures came at or after each moment."""
     if not groups:
         return {}
-    at = now()
-    since = {name: at - length for name, length in WINDOWS.items()}
-    oldest = sql.timestamp(min(since.values()))
-    counts = ", ".join("COUNT(CASE WHEN died_at >= %s THEN 1 END)" for _ in since)
+    oldest = sql.timestamp(min(moments))
+    counts = ", ".join("COUNT(CASE WHEN died_at >= %s THEN 1 END)" for _ in moments)
     part = (
         f"SELECT %s, {counts} FROM (SELECT died_at FROM queueadmin_deadletter "  # noqa: S608
         "WHERE fingerprint = %s AND died_at >= %s ORDER BY died_at DESC LIMIT %s) AS newest_{}"
@@ -262,7 +291,7 @@ def matrix(groups: Sequence[FailureGroup]) -> dict[int, list[Cell]]:
     for group in groups:
         parameters += [
             group.pk,
-            *map(sql.timestamp, since.values()),
+            *map(sql.timestamp, moments),
             group.fingerprint,
             oldest,
             COUNT_LIMIT + 1,
@@ -270,14 +299,7 @@ def matrix(groups: Sequence[FailureGroup]) -> dict[int, list[Cell]]:
     statement = " UNION ALL ".join(part.format(index) for index in range(len(groups)))
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
-        rows = cursor.fetchall()
-    return {
-        int(pk): [
-            Cell(min(count, COUNT_LIMIT), name, count > COUNT_LIMIT)
-            for name, count in zip(since, counted, strict=True)
-        ]
-        for pk, *counted in rows
-    }
+        return {int(pk): list(counted) for pk, *counted in cursor.fetchall()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +380,8 @@ class Past:
     who: str
     text: str
     operation: RequeueOperation | None = None
+    #: Of an operation: how its jobs ended.
+    numbers: Progress | None = None
     #: How it went; None where that is not known.
     has_held: bool | None = None
 
@@ -379,9 +403,10 @@ def past(group: FailureGroup) -> list[Past]:
         )
         for index, entry in enumerate(resolutions)
     ]
+    begun = list(group.operations.order_by("-id")[:10])
+    numbers = operations.progress(begun)
     found += [
-        Past(operation.created_at, operation.owner_name, operation.reason, operation)
-        for operation in group.operations.order_by("-id")[:10]
+        Past(one.created_at, one.owner_name, one.reason, one, numbers[one.pk]) for one in begun
     ]
     return sorted(found, key=lambda past: past.at, reverse=True)
 

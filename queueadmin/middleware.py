@@ -6,6 +6,7 @@ when Retries and all others have decided, outside of the time limit. PolicyRetri
 PolicyTimeLimit stand last: their `after` hooks run first.
 """
 
+import threading
 import time
 import traceback
 from datetime import timedelta
@@ -14,6 +15,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import (
     AgeLimit,
@@ -81,6 +84,23 @@ def build(extras: list[Middleware]) -> list[Middleware]:
     return [*own, *standard, results, *named.values(), retries, limit]
 
 
+#: The options without which Dramatiq's own middleware does nothing for a job.
+_ASKED_BY: dict[type[Middleware], tuple[str, ...]] = {
+    AgeLimit: ("max_age",),
+    ShutdownNotifications: ("notify_shutdown",),
+    Callbacks: ("on_success", "on_failure"),
+    Pipelines: ("pipe_target",),
+}
+
+
+def leaves_alone(middleware: Middleware, actor: Any) -> bool:
+    """Return whether the middleware has nothing to do for an actor's messages without options."""
+    asked_by = _ASKED_BY.get(type(middleware))
+    return asked_by is not None and not any(
+        actor.options.get(option) or getattr(middleware, option, None) for option in asked_by
+    )
+
+
 def _observers() -> list[Middleware]:
     """Return what tells others of runs, where it is installed; else nothing is imported.
 
@@ -98,12 +118,24 @@ def _observers() -> list[Middleware]:
     return found
 
 
+# The connections that each thread has opened, by alias: to ask Django for them costs a job more
+# than anything else that is done before it.
+_opened = threading.local()
+
+
+def _note_opened(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    setattr(_opened, connection.alias, connection)
+
+
+connection_created.connect(_note_opened, dispatch_uid="queueadmin.connections")
+
+
 class Connections(Middleware):
     """Keeps a worker thread's database connections, and drops those that broke."""
 
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Check connections that met an error or have had their time."""
-        for connection in connections.all(initialized_only=True):
+        for connection in vars(_opened).values():
             # A transaction is open only where a test runs the jobs inside its own.
             if not connection.in_atomic_block:
                 connection.close_if_unusable_or_obsolete()
@@ -147,7 +179,7 @@ class Bookkeeping(Middleware):
             from .registry import Registration
 
             # Its threads and consumers are made after this hook and take it from the worker.
-            worker.work_queue = WorkQueue(_weight, broker.mean_ms)
+            worker.work_queue = broker.work_queue = WorkQueue(_weight, broker.mean_ms)
             if broker.scoreboard is None:
                 broker.scoreboard = Scoreboard.in_memory(worker.worker_threads)
             broker.recorder = Recorder(
@@ -281,7 +313,7 @@ class Bookkeeping(Middleware):
                     is_permanent=run.cause is DeathCause.REJECTED,
                 )
             self._leave(broker, run)
-            events.ended(message.ending, partial(_max_attempts, broker, message))
+            _tell(broker, message)
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
         """State that the job was skipped: too old when it failed by that, else on purpose."""
@@ -305,7 +337,7 @@ class Bookkeeping(Middleware):
             ending.state, ending.outcome = JobState.CANCELLED, Outcome.CANCELLED
         message.ending = ending
         self._leave(broker, run)
-        events.ended(ending, partial(_max_attempts, broker, message))
+        _tell(broker, message)
 
     def _leave(self, broker: Any, run: Execution) -> None:
         execution.leave()
@@ -322,6 +354,15 @@ def _worker(broker: Any) -> str:
 def _weight(queue: str) -> int:
     policy = settings.policy(queue)
     return policy.weight if policy is not None else Weight.MEDIUM
+
+
+def _tell(broker: Any, message: Any) -> None:
+    """Log how the run ended; in a worker its recorder does it, for a whole batch together."""
+    tell = partial(events.ended, message.ending, partial(_max_attempts, broker, message))
+    if broker.recorder is None:
+        tell()
+    else:
+        message.tell = tell
 
 
 def _max_attempts(broker: Any, message: Any) -> int | None:

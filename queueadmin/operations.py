@@ -20,12 +20,13 @@ from django.db import DatabaseError, InterfaceError, transaction
 from django.db.models import Count, F, OuterRef, Q
 from django.utils.translation import gettext as _
 
-from . import audit, deadletters, runbooks
+from . import audit, deadletters, replacing, runbooks
 from .clock import now
 from .conf import settings
 from .deadletters import Skip
 from .exceptions import NotPermitted
 from .models import DeadLetter, FailureGroup, OperationItem, RequeueOperation
+from .replacing import Replacement
 from .states import DeadLetterStatus, ItemState, JobState, OperationStatus
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class Preview:
     eligible: int
     #: Keys of what is left out, by reason.
     skipped: dict[str, list[int]] = field(default_factory=dict)
+    #: Why an actor does not take the new value of a replacement, where that is so.
+    problem: str = ""
+    #: Some of those that a replacement changes.
+    examples: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +99,11 @@ class Progress:
         )
 
 
-def preview(ids: Iterable[int]) -> Preview:
+def preview(ids: Iterable[int], replacement: Replacement | None = None) -> Preview:
     """Return which of these dead letters a requeue would take, and why not the others."""
     wanted, over = _bounded(ids)
     skipped: dict[str, list[int]] = {Skip.OVER_LIMIT.value: over} if over else {}
-    found = _obstacles(wanted)
+    found, problem, examples = _obstacles_to(wanted, replacement)
     eligible = 0
     for pk in wanted:
         reason = found.get(pk, Skip.GONE)
@@ -106,7 +111,7 @@ def preview(ids: Iterable[int]) -> Preview:
             eligible += 1
         else:
             skipped.setdefault(reason.value, []).append(pk)
-    return Preview(len(wanted) + len(over), eligible, skipped)
+    return Preview(len(wanted) + len(over), eligible, skipped, problem, examples)
 
 
 def create(
@@ -120,6 +125,7 @@ def create(
     stop_at_percent: int = 20,
     start_at: datetime | None = None,
     group: FailureGroup | None = None,
+    replacement: Replacement | None = None,
 ) -> RequeueOperation:
     """Freeze a list of dead letters and requeue it under guard from `start_at` on.
 
@@ -133,12 +139,15 @@ def create(
         stop_at_percent: share of failures at which it stops by itself.
         start_at: when it starts; None for now.
         group: the failure group it is about.
+        replacement: what of their arguments is changed before each is requeued.
 
     Raises:
-        NotPermitted: `by` may not requeue.
+        NotPermitted: `by` may not requeue, or not change many.
         ValueError: a number is out of its range, the name is empty, or nothing is eligible.
     """
     audit.require(by, PERMISSION)
+    if replacement is not None:
+        replacing.require(by)
     name = name.replace("\0", "").strip()
     if not name:
         raise ValueError("A requeue operation needs a name.")
@@ -151,7 +160,7 @@ def create(
     wanted, _over = _bounded(ids)
     at = now()
     with transaction.atomic():
-        obstacles = _obstacles(wanted)
+        obstacles, _problem, _examples = _obstacles_to(wanted, replacement)
         listed = [pk for pk in wanted if pk in obstacles]
         if all(obstacles.values()):
             raise ValueError("None of these dead letters can be requeued.")
@@ -168,6 +177,9 @@ def create(
             total=len(listed),
             created_at=at,
             start_at=start_at or at,
+            argument=replacement.argument if replacement else "",
+            argument_before=replacement.before if replacement else "",
+            argument_after=replacement.after if replacement else "",
         )
         OperationItem.objects.bulk_create(
             (
@@ -193,6 +205,7 @@ def create(
             rate=rate,
             canary=canary,
             stop_at_percent=stop_at_percent,
+            **({"argument": replacement.argument} if replacement else {}),
         )
     return operation
 
@@ -424,10 +437,15 @@ def _requeue(operation: RequeueOperation, ids: list[int], at: datetime) -> int:
         .select_for_update(no_key=True)
         .values_list("pk", "deaths")
     )
+    replacement = Replacement.of(operation)
+    reason = f"{operation.name}: {operation.reason}".rstrip(": ")
+    known: dict[int, Skip] = {}
     try:
-        result = deadletters.requeue(
-            pending, by=operation.owner, reason=f"{operation.name}: {operation.reason}".rstrip(": ")
-        )
+        if replacement is not None:
+            known = replacing.requeue(pending, replacement, by=operation.owner, reason=reason)
+        else:
+            result = deadletters.requeue(pending, by=operation.owner, reason=reason)
+            known = dict.fromkeys(result.held_by, Skip.KEY_HELD)
     except NotPermitted as error:
         _stop(operation, str(error))
         return 0
@@ -443,8 +461,8 @@ def _requeue(operation: RequeueOperation, ids: list[int], at: datetime) -> int:
     unmoved = [pk for pk in ids if pk not in moved]
     obstacles = _obstacles(unmoved) if unmoved else {}
     for pk in unmoved:
-        if pk in result.held_by:
-            why = Skip.KEY_HELD
+        if pk in known:
+            why = known[pk]
         elif pk in pending:
             why = obstacles.get(pk) or Skip.UNMOVABLE
         else:
@@ -485,6 +503,17 @@ def _move(operation: RequeueOperation, status: OperationStatus, **values: object
 
 def _operation(pk: int, *statuses: OperationStatus) -> "QuerySet[RequeueOperation]":
     return RequeueOperation.objects.filter(pk=pk, status__in=statuses)
+
+
+def _obstacles_to(
+    ids: list[int], replacement: Replacement | None
+) -> tuple[dict[int, Skip | None], str, list[int]]:
+    """Return `_obstacles`, those to a replacement with them, and what a person is told of it."""
+    found = _obstacles(ids)
+    if replacement is None:
+        return found, "", []
+    change = replacing.preview([pk for pk in ids if found.get(pk, Skip.GONE) is None], replacement)
+    return {**found, **change.obstacles}, change.problem, change.examples
 
 
 def _obstacles(ids: list[int]) -> dict[int, Skip | None]:

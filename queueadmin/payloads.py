@@ -59,6 +59,10 @@ def sensitive_parts(fields: Fields, actors: Actors) -> frozenset[str | int]:
 
 def is_sensitive(message: Message[Any], actors: Actors) -> bool:
     """Return whether a message, or one that it carries, declares anything sensitive."""
+    if not message.options:
+        # Most messages; nothing but the actor can declare anything then.
+        actor = actors.get(message.actor_name)
+        return actor is not None and bool(actor.options.get("sensitive"))
     return _is_sensitive(message.asdict(), actors)
 
 

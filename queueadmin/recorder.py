@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from queue import Empty, SimpleQueue
@@ -18,7 +19,7 @@ from uuid import NAMESPACE_OID, uuid5
 from django.db import DatabaseError, InterfaceError, OperationalError, connection
 from dramatiq.message import Message
 
-from . import clock, ledger, payloads
+from . import clock, ledger, logs, payloads
 from .brokers.base import BrokerUnavailable
 from .conf import settings
 from .consumer import Delivery, split
@@ -55,6 +56,8 @@ class _Entry:
     adopted: ledger.NewJob | None = None
     #: A row that has to exist before the ending can be recorded.
     record: ledger.NewJob | None = None
+    #: Logs how the run ended.
+    tell: Callable[[], None] | None = None
 
 
 class Recorder:
@@ -97,7 +100,8 @@ class Recorder:
     def put(self, delivery: Delivery) -> None:
         """Take over a finished delivery."""
         ending = None if delivery.is_void else delivery.ending or interrupted(delivery)
-        self._inbox.put(_Entry(delivery.queue_name, delivery.parcel_id, ending))
+        entry = _Entry(delivery.queue_name, delivery.parcel_id, ending, tell=delivery.tell)
+        self._inbox.put(entry)
 
     def give_back(self, run: Execution) -> None:
         """Dispatch a run again that this process will not finish; it costs no attempt.
@@ -169,29 +173,7 @@ class Recorder:
 
     def quarantine(self, queue: str, parcel_id: str, data: bytes, reason: str) -> None:
         """Make a dead letter of a message that cannot be run, with its bytes."""
-        at = clock.now()
-        ours = split(parcel_id)
-        # A stable id: the same message quarantined twice is one dead letter.
-        name = f"{queue}:{parcel_id}".encode(errors="backslashreplace").decode()
-        job, dispatch = ours or (str(uuid5(NAMESPACE_OID, name)), 1)
-        record = ledger.NewJob(
-            id=job, queue=queue, actor="(unreadable)", message=data, enqueued_at=at
-        )
-        ending = ledger.Ending(
-            job=job,
-            dispatch=dispatch,
-            state=JobState.DEAD,
-            outcome=Outcome.DEAD,
-            attempt=0,
-            started_at=at,
-            finished_at=at,
-            queue=queue,
-            actor="(unreadable)",
-            cause=DeathCause.UNDECODABLE,
-            error_class="InvalidMessage",
-            error_message=storable(reason, 5_000),
-            raw=data,
-        )
+        record, ending = unreadable(queue, parcel_id, data, reason)
         self._inbox.put(_Entry(queue, parcel_id, ending, record=record))
 
     # --- The thread -------------------------------------------------------------------
@@ -200,6 +182,8 @@ class Recorder:
         while is_open:
             entries, is_open = self._gather()
             if entries:
+                # Before the commit: who sees the outcome in the ledger finds its line, too.
+                _tell(entries)
                 self._record(entries, is_last=not is_open)
             self._record_aside(is_last=not is_open)
             self._settle_unsettled()
@@ -406,6 +390,18 @@ class Recorder:
         self._shown_active |= long.keys()
 
 
+def _tell(entries: list[_Entry]) -> None:
+    """Log how the runs of a batch ended."""
+    with logs.together():
+        for entry in entries:
+            try:
+                if entry.tell is not None:
+                    entry.tell()
+            except Exception:
+                # A filter or a formatter of the project's own; outcomes go on being recorded.
+                logger.exception("Could not log how message %r ended.", entry.parcel_id)
+
+
 def _ending(delivery: Delivery, state: JobState, outcome: Outcome) -> ledger.Ending:
     at = clock.now()
     return ledger.Ending(
@@ -426,3 +422,31 @@ def interrupted(delivery: Delivery) -> ledger.Ending:
     ending = _ending(delivery, JobState.WAITING, Outcome.RETURNED)
     ending.due_at = ending.finished_at
     return ending
+
+
+def unreadable(
+    queue: str, parcel_id: str, data: bytes, reason: str
+) -> tuple[ledger.NewJob, ledger.Ending]:
+    """Return the row and the ending that make a dead letter of a message nobody can run."""
+    at = clock.now()
+    ours = split(parcel_id)
+    # A stable id: the same message quarantined twice is one dead letter.
+    name = f"{queue}:{parcel_id}".encode(errors="backslashreplace").decode()
+    job, dispatch = ours or (str(uuid5(NAMESPACE_OID, name)), 1)
+    record = ledger.NewJob(id=job, queue=queue, actor="(unreadable)", message=data, enqueued_at=at)
+    ending = ledger.Ending(
+        job=job,
+        dispatch=dispatch,
+        state=JobState.DEAD,
+        outcome=Outcome.DEAD,
+        attempt=0,
+        started_at=at,
+        finished_at=at,
+        queue=queue,
+        actor="(unreadable)",
+        cause=DeathCause.UNDECODABLE,
+        error_class="InvalidMessage",
+        error_message=storable(reason, 5_000),
+        raw=data,
+    )
+    return record, ending

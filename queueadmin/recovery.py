@@ -41,6 +41,7 @@ def recover(*, by: "User | None" = None, dry_run: bool = False) -> RecoveryRun |
             "overdue": dispatcher.promote(_broker()) if not dry_run else _overdue(),
             "dead workers' jobs": _in_dead_hands() if dry_run else dispatcher.rescue(_broker()),
             "lost in the broker": _redispatch(dry_run=dry_run),
+            "finished, still in the broker": dispatcher.close(_broker(), dry_run=dry_run),
         }
         if by is not None:
             audit.record("recover", "recovery run", [run.pk], by=by, **run.found)

@@ -36,6 +36,10 @@ class Resolver:
         """Return what may be shown of the payload field `name`."""
         return value
 
+    def address(self, path: str) -> str:
+        """Return the whole address of a page on this site, for mails; the path alone as it is."""
+        return path
+
     def may(self, user: "AbstractBaseUser | AnonymousUser", verb: str, target: Any = None) -> bool:
         """Return whether `user` may do `verb`, one of the `queueadmin.<verb>` permissions."""
         return bool(user.is_active) and user.has_perm(f"queueadmin.{verb}")  # type: ignore[union-attr]

@@ -32,7 +32,11 @@ class LedgerBackend(ResultBackend):
         if run is None:
             return
         try:
-            encoded = json.dumps(result, separators=(",", ":"), allow_nan=False)
+            encoded = (
+                "null"
+                if result is None
+                else json.dumps(result, separators=(",", ":"), allow_nan=False)
+            )
         except (TypeError, ValueError) as error:
             logger.warning("Result of job %s not kept: %s", run.job, error)
             return

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from . import audit, idempotency, ledger, statistics
+from . import alerts, audit, idempotency, ledger, statistics
 from .clock import now
 from .conf import settings
 from .exceptions import InvalidTransition
-from .models import Attempt, DeadLetter, Job
+from .models import Attempt, DeadLetter, Effect, Job
 from .policies import as_hours
 from .states import FINISHED, DeadLetterStatus, JobState
 
@@ -41,6 +41,7 @@ def apply_retention() -> dict[str, int]:
     """
     ledger.prune()
     idempotency.prune()
+    alerts.prune()
     removed = {state.value: _past_their_time(state) for state in _KEEP}
     return {**removed, "statistics": statistics.roll_up()}
 
@@ -204,6 +205,7 @@ def _delete_ended(ids: list[str]) -> int:
     locked = Job.objects.select_for_update().filter(pk__in=set(ids) - open_ones)
     gone = list(locked.filter(state__in=FINISHED).order_by("pk").values_list("pk", flat=True))
     Attempt.objects.filter(job_id__in=gone).delete()
+    Effect.objects.filter(job_id__in=gone).delete()
     DeadLetter.objects.filter(job_id__in=gone, status__in=_CLOSED).delete()
     _, counts = Job.objects.filter(pk__in=gone).delete()
     return counts.get(Job._meta.label, 0)

@@ -70,6 +70,31 @@ class ItemState(TextChoices):
     SKIPPED = "skipped", _("skipped")
 
 
+class AlertKind(TextChoices):
+    """What staff are told about when it begins and when it is over."""
+
+    DEAD_LETTERS = "dead_letters", _("dead letters pile up")
+    REGRESSED = "regressed", _("failure group regressed")
+    STUCK = "stuck", _("queue stuck")
+    PAUSED = "paused", _("queue paused for long")
+    UNCONSUMED = "unconsumed", _("queue without worker")
+    BREAKER = "breaker", _("breaker opened")
+    NO_WORKER = "no_worker", _("no worker alive")
+    BROKER = "broker", _("broker in trouble")
+    DATABASE = "database", _("database in trouble")
+    SCHEDULER = "scheduler", _("scheduler silent")
+    FAILURES = "failures", _("unusually many failures")
+    RUN_TIME = "run_time", _("unusually long runs")
+
+
+class MessageState(TextChoices):
+    """How far a message about alerts is."""
+
+    WAITING = "waiting", _("waiting to be sent")
+    SENT = "sent", _("sent")
+    FAILED = "failed", _("given up")
+
+
 class Outcome(TextChoices):
     """How one attempt ended."""
 
@@ -78,6 +103,13 @@ class Outcome(TextChoices):
     DEAD = "dead", _("failed for good")
     RETURNED = "returned", _("returned to the queue")  # interrupted; counts no attempt
     CANCELLED = "cancelled", _("cancelled")
+
+
+class EffectState(TextChoices):
+    """How far something is that a job does once."""
+
+    BEGUN = "begun", _("begun")  # by a run that has not said how it ended
+    DONE = "done", _("done")
 
 
 class Priority:

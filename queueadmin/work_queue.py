@@ -8,12 +8,20 @@ virtual time of the one served last, so that it can neither save up nor fall beh
 Every queue's virtual time moves on only when it is served, so none starves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 from queue import Queue
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Item(NamedTuple):
+    """What a `WorkQueue` holds; Dramatiq's threads know it by these names."""
+
+    #: The actor's.
+    priority: int
+    message: Any
 
 
 @dataclass(slots=True)
@@ -43,6 +51,24 @@ class WorkQueue(Queue[Any]):
         self._weight_of = weight_of
         self._cost_of = cost_of
         super().__init__()
+
+    def put_many(self, items: Sequence[Item]) -> None:
+        """Add items in their order, and wake only as many threads as there are items."""
+        with self.mutex:
+            for item in items:
+                self._put(item)
+            self.unfinished_tasks += len(items)
+            self.not_empty.notify(len(items))
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Return the next item; as in `Queue`, but at once where there is one.
+
+        There is no bound, so nobody waits for room and has to be told of it.
+        """
+        with self.mutex:
+            if self._size:
+                return self._get()
+        return super().get(block, timeout)
 
     def _init(self, maxsize: int) -> None:
         self._lanes: dict[str, _Lane] = {}

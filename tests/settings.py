@@ -19,7 +19,9 @@ if WORKER and (url := os.environ.get("REDIS_URL", "")).startswith("redis"):
     os.environ["REDIS_URL"] = f"{base}/{int(number) + int(WORKER.removeprefix('gw'))}"
 
 from config.settings import *  # noqa: E402, F403  # after the environment it reads
-from config.settings import DATABASES, STATIC_ROOT  # noqa: E402
+from config.settings import DATABASES, INSTALLED_APPS, STATIC_ROOT  # noqa: E402
+
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.flushing"]
 
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # A file: worker threads of a test must see the same database, as they do in production.

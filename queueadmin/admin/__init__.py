@@ -3,6 +3,8 @@
 from django.contrib import admin
 
 from ..models import (
+    Alert,
+    AssignmentRule,
     Attempt,
     AuditEntry,
     DeadLetter,
@@ -15,15 +17,19 @@ from ..models import (
     ScheduleControl,
     Worker,
 )
+from .alert_admin import AlertAdmin
 from .attempt_admin import AttemptAdmin
 from .dead_letter_admin import DeadLetterAdmin
 from .failure_group_admin import FailureGroupAdmin
 from .fleet_admin import OverviewAdmin, QueueAdmin, ScheduleAdmin, WorkerAdmin
 from .job_admin import JobAdmin
 from .operation_admin import RequeueOperationAdmin
+from .rule_admin import AssignmentRuleAdmin
 from .trail_admin import AuditEntryAdmin, RecoveryRunAdmin
 
 __all__ = [
+    "AlertAdmin",
+    "AssignmentRuleAdmin",
     "AttemptAdmin",
     "AuditEntryAdmin",
     "DeadLetterAdmin",
@@ -42,6 +48,7 @@ __all__ = [
 def register(site: admin.AdminSite) -> None:
     """Put the whole console on an admin site; the default site has it already."""
     site.register(Overview, OverviewAdmin)
+    site.register(Alert, AlertAdmin)
     site.register(Queue, QueueAdmin)
     site.register(Worker, WorkerAdmin)
     site.register(ScheduleControl, ScheduleAdmin)
@@ -49,6 +56,7 @@ def register(site: admin.AdminSite) -> None:
     site.register(Attempt, AttemptAdmin)
     site.register(DeadLetter, DeadLetterAdmin)
     site.register(FailureGroup, FailureGroupAdmin)
+    site.register(AssignmentRule, AssignmentRuleAdmin)
     site.register(RequeueOperation, RequeueOperationAdmin)
     site.register(RecoveryRun, RecoveryRunAdmin)
     site.register(AuditEntry, AuditEntryAdmin)

@@ -23,7 +23,8 @@ from ..deadletters import BulkResult, Skip
 from ..exceptions import NotPermitted
 from ..models import DeadLetter, RequeueOperation
 from .lists import ConsoleAdmin
-from .verbs import VERBS, NoteForm, Verb, confirmation_of
+from .triage_verbs import VERBS
+from .verbs import NoteForm, Verb, confirmation_of
 
 SAMPLE = 10
 _csrf_protected = method_decorator(csrf_protect)
@@ -38,6 +39,10 @@ class ActingAdmin(ConsoleAdmin):
         "assign_to_me",
         "assign",
         "set_priority",
+        "set_due",
+        "snooze",
+        "wake",
+        "link_ticket",
         "mark_failed",
     )
 
@@ -92,6 +97,26 @@ class ActingAdmin(ConsoleAdmin):
         """Ask which."""
         return self._selected(request, "set-priority", queryset)
 
+    @admin.action(description=_("Set due date…"), permissions=["assign"])
+    def set_due(self, request: HttpRequest, queryset: "QuerySet[Any]") -> HttpResponse | None:
+        """Ask when."""
+        return self._selected(request, "set-due", queryset)
+
+    @admin.action(description=_("Snooze…"), permissions=["assign"])
+    def snooze(self, request: HttpRequest, queryset: "QuerySet[Any]") -> HttpResponse | None:
+        """Ask until when."""
+        return self._selected(request, "snooze", queryset)
+
+    @admin.action(description=_("Wake"), permissions=["assign"])
+    def wake(self, request: HttpRequest, queryset: "QuerySet[Any]") -> HttpResponse | None:
+        """End their snooze at once."""
+        return self._selected(request, "wake", queryset)
+
+    @admin.action(description=_("Link ticket…"), permissions=["assign"])
+    def link_ticket(self, request: HttpRequest, queryset: "QuerySet[Any]") -> HttpResponse | None:
+        """Ask for its address."""
+        return self._selected(request, "link-ticket", queryset)
+
     @admin.action(description=_("Mark permanently failed…"), permissions=["close"])
     def mark_failed(self, request: HttpRequest, queryset: "QuerySet[Any]") -> HttpResponse | None:
         """Ask why, then close them."""
@@ -119,9 +144,7 @@ class ActingAdmin(ConsoleAdmin):
         back = given.get("back", "")
         if request.method == "POST" and ("confirmed" in given or not verb.asks):
             form = self._form(verb, ids, request.POST)
-            if form.is_valid():
-                result = self._run(request, verb, ids, form.cleaned_data)
-                self._tell(request, verb, result)
+            if form.is_valid() and self._do(request, verb, ids, form):
                 return HttpResponseRedirect(self._way_back(ids, back))
         else:
             form = self._form(verb, ids)
@@ -164,6 +187,16 @@ class ActingAdmin(ConsoleAdmin):
             for actor in actors:
                 form.fields.update(confirmation_of(actor))
         return form
+
+    def _do(self, request: HttpRequest, verb: Verb, ids: list[int], form: Any) -> bool:
+        """Do what was confirmed and tell; what the use case finds wrong is said at the form."""
+        try:
+            result = self._run(request, verb, ids, form.cleaned_data)
+        except ValueError as error:
+            form.add_error(None, str(error))
+            return False
+        self._tell(request, verb, result)
+        return True
 
     def _run(
         self, request: HttpRequest, verb: Verb, ids: list[int], values: dict[str, Any]

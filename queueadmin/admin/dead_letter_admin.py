@@ -1,220 +1,52 @@
 """Dead letters: what failed for good, and whose turn is it?"""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
-from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
-from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
 from django.http import (
-    Http404,
     HttpRequest,
     HttpResponse,
     HttpResponseNotAllowed,
-    StreamingHttpResponse,
 )
 from django.template.response import TemplateResponse
-from django.urls import path, reverse
-from django.urls.resolvers import URLPattern
-from django.utils.dateparse import parse_datetime
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from .. import audit, display, runbooks
-from ..clock import now
-from ..failuregroups import WINDOWS
+from .. import display, runbooks
 from ..models import DeadLetter, FailureGroup
 from ..models.dead_letter import Urgency
-from ..states import DeadLetterStatus
-from . import exporting, sentences
+from ..states import DeadLetterStatus, GroupStatus
+from . import sentences
+from .dead_letter_filters import (
+    ActorFilter,
+    AgeFilter,
+    GroupFilter,
+    HostFilter,
+    OwnerFilter,
+    QueueFilter,
+    ReleaseFilter,
+    SinceFilter,
+    StatusTabs,
+)
 from .editing import EditingAdmin
+from .exporting import Column, ExportingAdmin
 from .job_admin import evidence
-from .lists import SeenFilter, TabFilter
-from .verbs import VERBS, NoteForm
+from .triage_verbs import VERBS
+from .verbs import NoteForm
 
 if TYPE_CHECKING:
-    from django.utils.functional import _StrPromise
-
-
-class StatusTabs(TabFilter):
-    """Whose turn it is, then how it went."""
-
-    title = _("status")
-    parameter_name = "status"
-    default = "pending"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> "list[tuple[str, _StrPromise]]":
-        """Return the views on pending ones first."""
-        self.request = request
-        return [
-            ("mine", _("mine")),
-            ("unassigned", _("unassigned")),
-            *((status.value, status.label) for status in DeadLetterStatus),
-            ("all", _("all")),
-        ]
-
-    def choose(self, rows: "QuerySet[Any]", tab: str) -> "QuerySet[Any]":
-        """Return the dead letters behind a tab."""
-        pending = rows.filter(status=DeadLetterStatus.PENDING)
-        match tab:
-            case "all":
-                return rows
-            case "mine":
-                return pending.filter(assignee=self.request.user.pk)
-            case "unassigned":
-                return pending.filter(assignee=None)
-        return rows.filter(status=tab)
-
-
-class QueueFilter(SeenFilter):
-    """Dead letters of one queue."""
-
-    title = _("queue")
-    parameter_name = "queue"
-    newest = ("status", "-died_at")
-
-
-class ActorFilter(SeenFilter):
-    """Dead letters of one actor."""
-
-    title = _("job")
-    parameter_name = "actor"
-    newest = ("status", "-died_at")
-
-
-class OwnerFilter(admin.SimpleListFilter):
-    """Dead letters of one person."""
-
-    title = _("owner")
-    parameter_name = "owner"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Return the staff who own any."""
-        people = get_user_model()._default_manager.filter(
-            Exists(DeadLetter.objects.filter(assignee=OuterRef("pk"))), is_staff=True
-        )
-        return [(str(person.pk), person.get_username()) for person in people.order_by("pk")[:200]]
-
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
-        """Return the chosen person's."""
-        known = {value for value, _label in self.lookup_choices}
-        return queryset.filter(assignee=self.value()) if self.value() in known else queryset
-
-
-class GivenFilter(admin.SimpleListFilter):
-    """A filter that only addresses set, as the numbers of other pages do; shown while it is on."""
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """Return the value that is given, in words."""
-        value = self.value()
-        return [(value, self.word(value))] if value else []
-
-    def word(self, value: str) -> str:
-        """Return the value for people."""
-        return display.plain(value)[:100]
-
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
-        """Return the rows with the given value; none for one that makes no sense."""
-        value = self.value()
-        if not value:
-            return queryset
-        # No stored text has NUL, and PostgreSQL refuses the very question.
-        return queryset.none() if "\0" in value else self.choose(queryset, value)
-
-    def choose(self, rows: "QuerySet[Any]", value: str) -> "QuerySet[Any]":
-        """Return the rows with this value."""
-        raise NotImplementedError
-
-
-class GroupFilter(GivenFilter):
-    """Dead letters of one failure group."""
-
-    title = _("failure group")
-    parameter_name = "group"
-
-    def word(self, value: str) -> str:
-        """Return its label."""
-        return f"G-{display.plain(value)[:18]}"
-
-    def choose(self, rows: "QuerySet[Any]", value: str) -> "QuerySet[Any]":
-        """Return those with its fingerprint."""
-        if not (value.isascii() and value.isdecimal() and len(value) <= 18):
-            return rows.none()
-        group = FailureGroup.objects.filter(pk=int(value)).values("fingerprint")[:1]
-        return rows.filter(fingerprint=Subquery(group))
-
-
-class SinceFilter(GivenFilter):
-    """Dead letters that died since a moment."""
-
-    title = _("died since")
-    parameter_name = "since"
-
-    def word(self, value: str) -> str:
-        """Return the moment to the second."""
-        moment = _moment(value)
-        return display.exact(moment) if moment else super().word(value)
-
-    def choose(self, rows: "QuerySet[Any]", value: str) -> "QuerySet[Any]":
-        """Return the younger ones."""
-        moment = _moment(value)
-        return rows.filter(died_at__gte=moment) if moment else rows.none()
-
-
-class ReleaseFilter(GivenFilter):
-    """Dead letters of one release."""
-
-    title = _("release")
-    parameter_name = "release"
-
-    def choose(self, rows: "QuerySet[Any]", value: str) -> "QuerySet[Any]":
-        """Return those that failed in it."""
-        return rows.filter(release=value)
-
-
-class HostFilter(GivenFilter):
-    """Dead letters of one host."""
-
-    title = _("host")
-    parameter_name = "host"
-
-    def choose(self, rows: "QuerySet[Any]", value: str) -> "QuerySet[Any]":
-        """Return those that failed there."""
-        return rows.filter(worker__startswith=f"{value}:")
-
-
-class AgeFilter(admin.SimpleListFilter):
-    """Dead letters by when they died: the windows of the matrix."""
-
-    title = _("age")
-    parameter_name = "age"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """Return the windows."""
-        return [(name, _("last %(window)s") % {"window": name}) for name in WINDOWS]
-
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
-        """Return those that died within the window."""
-        length = WINDOWS.get(self.value() or "")
-        return queryset.filter(died_at__gte=now() - length) if length else queryset
-
-
-def _moment(text: str) -> datetime | None:
-    """Read a moment from an address; a blank was a plus."""
-    try:
-        found = parse_datetime(text.replace(" ", "+") if text.count(" ") == 1 else text)
-    except ValueError:
-        return None
-    return found if found is not None and found.tzinfo is not None else None
+    pass
 
 
 #: What a file of dead letters has; no payload, which is masked.
-COLUMNS: tuple[exporting.Column, ...] = (
+COLUMNS: tuple[Column, ...] = (
     ("id", lambda row: row.pk),
     ("job", lambda row: row.job_id),
     ("queue", lambda row: row.queue),
@@ -226,11 +58,13 @@ COLUMNS: tuple[exporting.Column, ...] = (
     ("text", lambda row: row.error_excerpt),
     ("attempts", lambda row: row.attempts),
     ("died_at", lambda row: row.died_at.isoformat()),
+    ("due_at", lambda row: row.due_at.isoformat() if row.due_at else ""),
+    ("ticket", lambda row: row.ticket_url),
     ("owner", lambda row: row.assignee.get_username() if row.assignee else ""),
 )
 
 
-class DeadLetterAdmin(EditingAdmin):
+class DeadLetterAdmin(ExportingAdmin, EditingAdmin):
     """The desk where permanent failures are reviewed."""
 
     list_display = (
@@ -245,7 +79,8 @@ class DeadLetterAdmin(EditingAdmin):
         "status_badge",
     )
     list_display_links = ("letter",)
-    change_list_template = "queueadmin/dead_letters.html"
+    columns = COLUMNS
+    exported_as = "dead letters"
     list_filter = (
         StatusTabs,
         GroupFilter,
@@ -268,30 +103,12 @@ class DeadLetterAdmin(EditingAdmin):
         "requeues it or marks it permanently failed."
     )
 
-    def get_urls(self) -> list[URLPattern]:
-        """Add the address of the list as a file."""
-        view = self.admin_site.admin_view(self.export_view)
-        return [
-            path("export/<str:form>/", view, name="queueadmin_deadletter_export"),
-            *super().get_urls(),
-        ]
-
-    def export_view(self, request: HttpRequest, form: str) -> StreamingHttpResponse:
-        """Answer with the list under its filters as a file; that it was taken is audited."""
-        if form not in exporting.FORMATS:
-            raise Http404
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        rows = self.get_changelist_instance(request).queryset[: exporting.LIMIT]
-        user: Any = request.user
-        audit.record("export", "dead letter", [""], by=user, filters=request.GET.urlencode()[:500])
-        return exporting.response(rows, COLUMNS, name="dead-letters", form=form)
-
     def get_queryset(self, request: HttpRequest) -> "QuerySet[DeadLetter]":
         """Join what the list shows; leave out whatever may be large."""
         rows = DeadLetter.objects.select_related("assignee", "job").only(
             "status", "died_by", "queue", "actor", "error_class", "attempts", "deaths",
-            "urgency", "died_at", "assignee", "fingerprint", "job__id", "job__max_attempts",
+            "urgency", "died_at", "due_at", "snoozed_at", "ticket_url", "assignee", "fingerprint",
+            "job__id", "job__max_attempts",
         )  # fmt: skip
         return rows.annotate(error_excerpt=Left("error_message", 200))
 
@@ -383,12 +200,21 @@ class DeadLetterAdmin(EditingAdmin):
 
     @admin.display(description=_("age"), ordering="-died_at")
     def age(self, dead_letter: DeadLetter) -> SafeString | str:
-        """Time since it died."""
-        return display.age_tag(dead_letter.died_at)
+        """Time since it died, and how late that is."""
+        if not dead_letter.is_open:
+            return display.age_tag(dead_letter.died_at)
+        if dead_letter.due_at is None:
+            return display.aging_tag(dead_letter.died_at)
+        late = display.due_tag(dead_letter.due_at)
+        return format_html(
+            '{} <span class="qa-late">{}</span>', display.age_tag(dead_letter.died_at), late
+        )
 
     @admin.display(description=_("status"))
     def status_badge(self, dead_letter: DeadLetter) -> SafeString:
         """Status as word, shape and colour."""
+        if dead_letter.is_snoozed:
+            return display.badge(GroupStatus.SNOOZED)
         return display.badge(DeadLetterStatus(dead_letter.status))
 
     def change_view(
@@ -427,6 +253,7 @@ class DeadLetterAdmin(EditingAdmin):
             "title": display.plain(dead_letter),
             "dead_letter": dead_letter,
             "sentence": sentences.about_dead_letter(dead_letter, job),
+            "snooze": sentences.about_snooze(dead_letter),
             "may_see_job": self.may(request, "view_job"),
             "runbook": runbooks.runbook_of(dead_letter.actor),
             "is_safe": runbooks.is_safe(dead_letter.actor),
@@ -440,7 +267,7 @@ class DeadLetterAdmin(EditingAdmin):
                 for name, verb in VERBS.items()
             },
             "group": FailureGroup.objects.filter(fingerprint=dead_letter.fingerprint)
-            .only("pk", "status")
+            .only("pk", "status", "first_release")
             .first(),
             "may_see_group": self.may(request, "view_failuregroup"),
             "is_mine": dead_letter.assignee_id == request.user.pk,

@@ -5,9 +5,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from django.http import StreamingHttpResponse
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.urls import path, reverse
+from django.urls.resolvers import URLPattern
 
-from .. import display
+from .. import audit, display
+from .lists import ConsoleAdmin
 
 #: Rows of one file; whoever needs more narrows the list and exports in parts.
 LIMIT = 10_000
@@ -18,6 +22,45 @@ Column = tuple[str, Callable[[Any], object]]
 
 # A spreadsheet runs a cell that begins like this as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%", "＝", "＋", "－", "＠")
+
+
+class ExportingAdmin(ConsoleAdmin):
+    """A list that can be had as a file, as it is filtered."""
+
+    change_list_template = "queueadmin/exported_list.html"
+    #: What a file has of each row.
+    columns: Sequence[Column] = ()
+    #: What the rows are called in the audit trail, and in the name of the file.
+    exported_as = ""
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the address of the list as a file."""
+        view = self.admin_site.admin_view(self.export_view)
+        name = f"queueadmin_{self.opts.model_name}_export"
+        return [path("export/<str:form>/", view, name=name), *super().get_urls()]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show where the files are."""
+        name = f"admin:queueadmin_{self.opts.model_name}_export"
+        urls = {
+            form: reverse(name, args=[form], current_app=self.admin_site.name) for form in FORMATS
+        }
+        return super().changelist_view(request, {"export_urls": urls, **(extra_context or {})})
+
+    def export_view(self, request: HttpRequest, form: str) -> StreamingHttpResponse:
+        """Answer with the list under its filters as a file; that it was taken is audited."""
+        if form not in FORMATS:
+            raise Http404
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        rows = self.get_changelist_instance(request).queryset[:LIMIT]
+        user: Any = request.user
+        audit.record(
+            "export", self.exported_as, [""], by=user, filters=request.GET.urlencode()[:500]
+        )
+        return response(rows, self.columns, name=self.exported_as.replace(" ", "-"), form=form)
 
 
 def response(

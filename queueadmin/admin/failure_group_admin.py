@@ -18,12 +18,14 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from .. import display, failuregroups, runbooks
-from ..models import DeadLetter, FailureGroup
+from .. import display, editing, failuregroups, replacing, runbooks
+from ..models import DeadLetter, FailureGroup, GroupNote
 from ..states import DeadLetterStatus, GroupStatus
+from . import sparks
 from .acts import NO_PERMISSION, Act, RecordAdmin
 from .lists import SeenFilter, TabFilter
-from .sentences import about_group, evidence_of
+from .sentences import about_group, about_snooze, evidence_of
+from .triage_verbs import SnoozeForm, TicketForm
 from .verbs import AssignForm, NoteForm
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class StatusTabs(TabFilter):
             ("needs", _("open and regressed")),
             ("mine", _("mine")),
             ("unassigned", _("unassigned")),
+            ("mentions", _("mentions")),
             *((status.value, status.label) for status in GroupStatus),
             ("all", _("all")),
         ]
@@ -63,6 +66,9 @@ class StatusTabs(TabFilter):
                 return needs.filter(owner=self.request.user.pk)
             case "unassigned":
                 return needs.filter(owner=None)
+            case "mentions":
+                notes = GroupNote.objects.filter(mentioned=self.request.user.pk)
+                return rows.filter(pk__in=notes.values("group"))
         return rows.filter(status=tab)
 
 
@@ -85,32 +91,6 @@ class ResolveForm(forms.Form):
     )
     # What failed after the page was shown is not what the person calls resolved.
     seen_deaths = forms.IntegerField(required=False, min_value=0, widget=forms.HiddenInput)
-
-
-class SnoozeForm(forms.Form):
-    """What ends the snooze; whatever comes first."""
-
-    until = forms.DateTimeField(
-        label=_("Until"),
-        required=False,
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
-    )
-    more_failures = forms.IntegerField(
-        label=_("Until so many more failures"), required=False, min_value=1, max_value=10**9
-    )
-    until_release = forms.BooleanField(label=_("Until it fails in another release"), required=False)
-    reason = forms.CharField(label=_("Reason"), required=False, max_length=2_000)
-
-
-class TicketForm(forms.Form):
-    """Where the trouble is discussed."""
-
-    url = forms.CharField(
-        label=_("Address of the ticket"),
-        required=False,
-        max_length=500,
-        help_text=_("An http or https address; empty removes it."),
-    )
 
 
 class ReasonForm(forms.Form):
@@ -348,6 +328,7 @@ class FailureGroupAdmin(RecordAdmin):
         letters = DeadLetter.objects.filter(fingerprint=group.fingerprint)
         waiting = failuregroups.pending(group).order_by()[: failuregroups.COUNT_LIMIT + 1].count()
         self.prepare([group])
+        line = failuregroups.line(group)
         context = {
             **self.page_context(request, display.plain(group.label)),
             "group": group,
@@ -359,13 +340,17 @@ class FailureGroupAdmin(RecordAdmin):
                 for text, query in evidence_of(outbreak)
             ],
             "cells": [(window, self.cell(group, window)) for window in failuregroups.WINDOWS],
+            "spark": sparks.bars((0, count) for count in line),
+            "most": max(line),
             "waiting": waiting,
             "waiting_url": letters_url(site, group=group.pk, status=DeadLetterStatus.PENDING.value),
             "all_url": letters_url(site, group=group.pk, status="all"),
             "requeue_url": reverse("admin:queueadmin_requeueoperation_new", current_app=site)
             + f"?group={group.pk}",
             "requeue_refusal": self._requeue_refusal(request, waiting),
+            "change_refusal": self._change_refusal(request, waiting),
             "sample": letters.for_list().order_by("-died_at")[:SAMPLE],
+            "snooze": about_snooze(group),
             "past": failuregroups.past(group),
             "notes": list(group.notes.all()),
             "note_form": NoteForm(),
@@ -379,6 +364,12 @@ class FailureGroupAdmin(RecordAdmin):
         if not self.may(request, "requeue_deadletter"):
             return NO_PERMISSION
         return "" if waiting else _("None of its dead letters is pending.")
+
+    def _change_refusal(self, request: HttpRequest, waiting: int) -> "_StrPromise | str":
+        needed = (replacing.PERMISSION, editing.PERMISSION)
+        if not all(self.may(request, verb) for verb in needed):
+            return NO_PERMISSION
+        return self._requeue_refusal(request, waiting)
 
 
 def _add_columns() -> None:

@@ -18,13 +18,15 @@ from django.utils.translation import gettext as _t
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from .. import breakers, display, failuregroups, queues, recurring, statistics, workers
+from .. import breakers, display, drift, failuregroups, queues, recurring, statistics, workers
 from ..clock import now
 from ..conf import settings
-from ..models import FailureGroup, Queue, RecoveryRun, RequeueOperation, Worker
+from ..models import Alert, FailureGroup, Queue, RecoveryRun, RequeueOperation, Worker
 from ..policies import Policy, Rate
 from ..states import JobState
+from . import sparks
 from .acts import Act, Button, RecordAdmin
+from .alert_admin import address_of
 from .failure_group_admin import ReasonForm
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 _FAILING_PERCENT = 20.0
 _SHOWN = 8
+# More than anybody reads; those of early warning are among the newest.
+_MOST_ALERTS = 300
 
 
 class PauseForm(forms.Form):
@@ -236,19 +240,28 @@ class QueueAdmin(FleetAdmin):
 
     def shown(self, request: HttpRequest) -> dict[str, Any]:
         """Return a row per queue."""
-        rows = self.rows(request)
+        rows = self.rows(request, _open_alerts())
         return {"rows": rows, "sentence": queues_sentence(rows)}
 
-    def rows(self, request: HttpRequest) -> list[Row]:
+    def rows(self, request: HttpRequest, open_alerts: Sequence[Alert]) -> list[Row]:
         """Return a row per queue; the number of queries does not grow with them."""
         names = statistics.queue_names()
         rows = {
             row.name: row
             for row in Queue.objects.filter(name__in=names).select_related("paused_by")
         }
+        unusual = {
+            alert.queue: alert.text for alert in open_alerts if alert.kind in drift.CONDITION.kinds
+        }
         fleet = list(workers.alive().values_list("queues", flat=True)[:1_000])
         return [
-            self._row(request, numbers, rows.get(numbers.name) or Queue(name=numbers.name), fleet)
+            self._row(
+                request,
+                numbers,
+                rows.get(numbers.name) or Queue(name=numbers.name),
+                fleet,
+                unusual.get(numbers.name, ""),
+            )
             for numbers in statistics.overview(names)
         ]
 
@@ -258,10 +271,15 @@ class QueueAdmin(FleetAdmin):
         numbers: statistics.QueueNumbers,
         queue: Queue,
         fleet: list[Any],
+        unusual: str,
     ) -> Row:
         name = numbers.name
         consumers = sum(name in consumed for consumed in fleet if isinstance(consumed, list))
         badges = _badges(queue)
+        if unusual:
+            badges.append(
+                Badge(display.badge("unusual", _("unusual")), display.excerpt(unusual, 300))
+            )
         return Row(
             name=name,
             numbers=numbers,
@@ -277,7 +295,7 @@ class QueueAdmin(FleetAdmin):
             ],
             workers=consumers,
             per_minute=numbers.flow.completed / 60,
-            spark=_spark(numbers.line),
+            spark=sparks.bars((point.completed, point.failed) for point in numbers.line),
             buttons=self.buttons(request, queue) if self.has_verbs else {},
             policy=settings.policy(name),
             limits=queues.limits_of(queue),
@@ -299,7 +317,8 @@ class OverviewAdmin(QueueAdmin):
 
     def shown(self, request: HttpRequest) -> dict[str, Any]:
         """Return the queues, and the parts of the other pages that matter most."""
-        rows = self.rows(request)
+        open_alerts = _open_alerts()
+        rows = self.rows(request, open_alerts)
         groups = []
         if self.may(request, "view_failuregroup"):
             needs = FailureGroup.objects.filter(status__in=FailureGroup.OPEN).defer("resolution")
@@ -309,6 +328,12 @@ class OverviewAdmin(QueueAdmin):
         return {
             "rows": rows,
             "sentence": queues_sentence(rows),
+            "alerts": [
+                (alert, address_of(alert, self.admin_site.name))
+                for alert in open_alerts[: _SHOWN + 1]
+            ]
+            if self.may(request, "view_alert")
+            else [],
             "at": now(),
             "is_live": True,
             "groups": [(group, matrix[group.pk][0], matrix[group.pk][2]) for group in groups],
@@ -335,6 +360,10 @@ class OverviewAdmin(QueueAdmin):
             (name, self.may(request, codename))
             for name, codename in rows.values_list("name", "codename")
         ]
+
+
+def _open_alerts() -> list[Alert]:
+    return list(Alert.objects.filter(closed_at=None).order_by("-opened_at", "-pk")[:_MOST_ALERTS])
 
 
 def queues_sentence(rows: Sequence[Row]) -> str:
@@ -382,21 +411,6 @@ def _badges(queue: Queue) -> list[Badge]:
     if queue.concurrency or queue.rate_limit:
         badges.append(Badge(display.badge("limited", _("limited")), _t("changed in the console")))
     return badges
-
-
-def _spark(line: Sequence[statistics.Point]) -> tuple[str, str] | None:
-    """Return the bars of a sparkline as two paths, done on top of failed; None for no bars."""
-    most = max((point.completed + point.failed for point in line), default=0)
-    if not most:
-        return None
-    done, failed = "", ""
-    for index, point in enumerate(line):
-        height, bad = 20 * point.completed / most, 20 * point.failed / most
-        if height:
-            done += f"M{index * 3.2:.1f} {20 - height - bad:.1f}h2.4v{height:.1f}h-2.4z"
-        if bad:
-            failed += f"M{index * 3.2:.1f} {20 - bad:.1f}h2.4v{bad:.1f}h-2.4z"
-    return done, failed
 
 
 # --- Workers ----------------------------------------------------------------------------

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
+from django.contrib.admin.views.main import PAGE_VAR
 from django.core.exceptions import PermissionDenied
+from django.core.paginator import Page
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -21,16 +23,17 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST
 
-from .. import display, revealing
+from .. import display, listing, revealing
 from ..clock import now
 from ..exceptions import NotPermitted
 from ..models import DeadLetter, Job
 from ..states import RUNNABLE, JobState
 from . import history, lineage, payload, sentences
 from .job_acting import ActingJobAdmin
-from .lists import SeenFilter, TabFilter
+from .lists import BoundedPaginator, SeenFilter, TabFilter
 
 if TYPE_CHECKING:
+    from django.core.paginator import Paginator
     from django.utils.functional import _StrPromise
 
 _LOOKS_LIKE_ID = re.compile(r"[0-9a-fA-F-]{4,64}")
@@ -71,10 +74,24 @@ class ActorFilter(SeenFilter):
     parameter_name = "actor"
 
 
+class CompletedPaginator(BoundedPaginator):
+    """Pages of all completed jobs; see `listing`."""
+
+    def page(self, number: int | str) -> "Page[Any]":
+        """Return one page, read by the ids that belong to it."""
+        number = self.validate_number(number)
+        bottom = (number - 1) * self.per_page
+        ids = listing.newest(JobState.COMPLETED, min(bottom + self.per_page, self.count))
+        if ids is None:
+            return super().page(number)
+        rows: Any = self.object_list
+        return Page(rows.filter(pk__in=ids[bottom:]), number, self)
+
+
 class JobAdmin(ActingJobAdmin):
     """The ledger, and what staff may do about jobs that have not ended."""
 
-    list_display = ("job", "state_badge", "queue", "attempts_made", "age", "ran", "error")
+    list_display = ("job", "state_badge", "queue_name", "attempts_made", "age", "ran", "error")
     list_display_links = ("job",)
     list_filter = (StateTabs, QueueFilter, ActorFilter)
     ordering = ("-enqueued_at", "id")
@@ -90,6 +107,15 @@ class JobAdmin(ActingJobAdmin):
         """Leave out whatever may be large."""
         rows = Job.objects.for_list().defer("message", "result", "error_message")
         return rows.annotate(error_excerpt=Left("error_message", 200))
+
+    def get_paginator(
+        self, request: HttpRequest, queryset: "QuerySet[Any]", per_page: int, *args: Any
+    ) -> "Paginator[Any]":
+        """Page through completed jobs in their own way, unless something else narrows them."""
+        given = {name for name, value in request.GET.items() if value}
+        if given <= {"state", PAGE_VAR} and request.GET.get("state") == JobState.COMPLETED:
+            return CompletedPaginator(queryset, per_page)
+        return super().get_paginator(request, queryset, per_page, *args)
 
     def get_search_results(
         self, request: HttpRequest, queryset: "QuerySet[Any]", search_term: str
@@ -121,6 +147,11 @@ class JobAdmin(ActingJobAdmin):
         if not job.is_cancelling:
             return state
         return format_html("{} {}", state, display.badge("cancelling", display.CANCELLING))
+
+    @admin.display(description=_("queue"))
+    def queue_name(self, job: Job) -> str:
+        """Where it is, or was."""
+        return display.plain(job.queue)
 
     @admin.display(description=_("attempts"))
     def attempts_made(self, job: Job) -> str:

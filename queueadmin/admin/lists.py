@@ -4,13 +4,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from django import forms
 from django.contrib import admin
+from django.contrib.admin import helpers
 from django.contrib.admin.views.main import PAGE_VAR, ChangeList
 from django.core.paginator import Paginator
 from django.db import connection
 from django.db.models import F, QuerySet, Value
 from django.http import HttpRequest
 from django.utils.functional import cached_property
+from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
@@ -46,14 +49,14 @@ class Tab:
         return f"{COUNT_LIMIT:,}+" if self.count > COUNT_LIMIT else f"{self.count:,}"
 
 
-def bounded_count(rows: "QuerySet[Any] | Any") -> int:
-    """Count rows, one more than COUNT_LIMIT where there are more.
+def bounded_count(rows: "QuerySet[Any] | Any", *, more: int = 0) -> int:
+    """Count rows, one more than COUNT_LIMIT (and `more`) where there are more.
 
     Of PostgreSQL nothing but the number is asked, so that an index alone may answer; SQLite
     has no SELECT of no column.
     """
     column = Value(1) if connection.vendor == "postgresql" else F("pk")
-    limited = rows.order_by().annotate(counted=column).values("counted")[: COUNT_LIMIT + 1]
+    limited = rows.order_by().annotate(counted=column).values("counted")[: COUNT_LIMIT + 1 + more]
     return int(limited.count())
 
 
@@ -63,7 +66,8 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
     @cached_property
     def counted(self) -> int:
         """Rows counted, one more than the limit where there are more."""
-        return bounded_count(self.object_list)
+        known: int | None = getattr(self.object_list, "known_count", None)
+        return bounded_count(self.object_list) if known is None else known
 
     @cached_property
     def count(self) -> int:
@@ -86,6 +90,10 @@ class TabFilter(admin.SimpleListFilter):
     def choose(self, rows: "QuerySet[Any]", tab: str) -> "QuerySet[Any]":
         """Return the rows behind `tab`."""
         raise NotImplementedError
+
+    def count(self, rows: "QuerySet[Any]", tab: str) -> int:
+        """Count the rows behind `tab`, as `bounded_count` does."""
+        return bounded_count(self.choose(rows, tab))
 
     def selected(self) -> str:
         """Return the tab that is open; an unknown one is the default."""
@@ -144,11 +152,15 @@ class ConsoleChangeList(ChangeList):
 
     def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().__init__(request, *args, **kwargs)
-        self.tabs = self._tabs(request)
         self.title = capfirst(str(self.opts.verbose_name_plural))
 
     def get_results(self, request: HttpRequest) -> None:
         """Read the page's rows, and let the page add what it shows beside them."""
+        self.tabs = self._tabs(request)
+        for tab in self.tabs:
+            if tab.is_selected:
+                # The open tab is the list: nobody counts it twice.
+                self.queryset.known_count = tab.count
         super().get_results(request)
         rows = list(self.result_list)
         self.model_admin.prepare(rows)  # type: ignore[attr-defined]
@@ -165,7 +177,7 @@ class ConsoleChangeList(ChangeList):
             Tab(
                 label,
                 self.get_query_string({spec.parameter_name: value}, [PAGE_VAR]),
-                bounded_count(spec.choose(rows, value)),
+                spec.count(rows, value),
                 value == spec.selected(),
             )
             for value, label in spec.lookup_choices
@@ -219,6 +231,18 @@ class ConsoleAdmin(ModelAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """Return the list with tabs."""
         return ConsoleChangeList
+
+    def action_checkbox(self, obj: Any) -> SafeString:
+        """Offer a row for an action; the stock box repeats foreign texts as they are."""
+        label = _("Select %(record)s") % {"record": display.plain(obj)}
+        attributes = {"class": "action-select", "aria-label": label}
+        box = forms.CheckboxInput(attributes, check_test=lambda value: False)
+        return box.render(helpers.ACTION_CHECKBOX_NAME, str(obj.pk))
+
+    @property
+    def has_selection(self) -> bool:
+        """Whether rows can be chosen for an action."""
+        return bool(self.actions)
 
     def prepare(self, rows: Sequence[Any]) -> None:
         """Add to the rows of a list what needs queries of its own."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from django import forms
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
@@ -20,22 +19,24 @@ from django.utils.translation import gettext as _t
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.csrf import csrf_protect
 
-from .. import display, failuregroups, operations
+from .. import display, editing, failuregroups, operations, replacing
 from ..clock import now
 from ..conf import settings
 from ..deadletters import Skip
 from ..exceptions import NotPermitted
-from ..models import FailureGroup, OperationItem, RequeueOperation
+from ..models import DeadLetter, FailureGroup, OperationItem, RequeueOperation
 from ..states import ItemState, OperationStatus
 from .acting import read_ids
 from .acts import Act, RecordAdmin
 from .failure_group_admin import ReasonForm
 from .lists import BoundedPaginator, TabFilter
+from .operation_forms import OperationForm, ReplaceForm
 from .sentences import about_operation, promise_of_operation
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
 
+_NONE_FITS = _("None of these dead letters has this value.")
 PER_PAGE = 50
 LINKED = 5
 
@@ -54,39 +55,6 @@ class StatusTabs(TabFilter):
     def choose(self, rows: "QuerySet[Any]", tab: str) -> "QuerySet[Any]":
         """Return the operations behind a tab."""
         return rows if tab == "all" else rows.filter(status=tab)
-
-
-class OperationForm(forms.Form):
-    """What a guarded requeue is called, why it is worth it, and how careful it is."""
-
-    name = forms.CharField(
-        label=_("Name"), max_length=100, help_text=_("What people will call it.")
-    )
-    reason = forms.CharField(
-        label=_("Reason"),
-        max_length=2_000,
-        help_text=_("Kept in the audit trail: what changed since they failed?"),
-        widget=forms.Textarea(attrs={"rows": 2}),
-    )
-    canary = forms.IntegerField(
-        label=_("Canary"),
-        min_value=0,
-        max_value=10_000,
-        initial=10,
-        help_text=_("So many run first; the rest waits for how they end. 0 for none."),
-    )
-    stop_at_percent = forms.IntegerField(
-        label=_("Stop at, % failed again"), min_value=1, max_value=100, initial=20
-    )
-    rate = forms.FloatField(
-        label=_("Jobs per second"), min_value=0.01, max_value=operations.MAX_RATE, initial=20
-    )
-    start_at = forms.DateTimeField(
-        label=_("Start"),
-        required=False,
-        help_text=_("Empty for now."),
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
-    )
 
 
 def _not_under_way(operation: RequeueOperation) -> "_StrPromise | str":
@@ -225,7 +193,13 @@ class RequeueOperationAdmin(RecordAdmin):
             if given.get("ids") or group is None
             else []
         )
-        return self.begin(request, ids, group=group, is_first=request.method != "POST")
+        return self.begin(
+            request,
+            ids,
+            group=group,
+            is_first=request.method != "POST",
+            is_change="change" in given,
+        )
 
     def begin(
         self,
@@ -234,28 +208,41 @@ class RequeueOperationAdmin(RecordAdmin):
         *,
         group: FailureGroup | None = None,
         is_first: bool = True,
+        is_change: bool = False,
     ) -> HttpResponse:
         """Answer with the preview, the confirmation, or the operation that has begun."""
         if not (self.has_view_permission(request) and self.may(request, operations.PERMISSION)):
+            raise PermissionDenied
+        if is_change and not self.may_change_many(request):
             raise PermissionDenied
         stage = "" if is_first else request.POST.get("stage", "")
         initial = (
             {"name": f"{group.label} {display.excerpt(group.error_class, 60)}"} if group else {}
         )
-        form = OperationForm(request.POST if stage else None, initial=initial)
-        is_confirming = False
-        if stage and form.is_valid():
-            if stage == "confirmed":
-                operation = self._create(request, ids, form, group)
-                if operation is not None:
-                    return HttpResponseRedirect(self.address("change", operation.pk))
-            else:
-                is_confirming = stage == "preview"
-        found = operations.preview(ids)
+        sent = request.POST if stage else None
+        form = (
+            ReplaceForm(replacing.seen(ids), sent, initial=initial)
+            if is_change
+            else OperationForm(sent, initial=initial)
+        )
+        is_valid = bool(stage) and form.is_valid()
+        found = operations.preview(ids, form.replacement() if is_valid else None)
+        if is_valid and is_change and not found.eligible:
+            form.add_error("after" if found.problem else "before", found.problem or _NONE_FITS)
+            found, is_valid = operations.preview(ids), False
+        if is_valid and stage == "confirmed":
+            operation = self._create(request, ids, form, group)
+            if operation is not None:
+                return HttpResponseRedirect(self.address("change", operation.pk))
+        is_confirming = is_valid and stage == "preview"
         context = {
-            **self.page_context(request, _("Requeue under guard")),
+            **self.page_context(
+                request, _("Change and requeue") if is_change else _("Requeue under guard")
+            ),
             "form": form,
             "group": group,
+            "is_change": is_change,
+            "examples": DeadLetter.objects.for_list().filter(pk__in=found.examples),
             "ids": ",".join(map(str, ids)),
             "found": found,
             "skipped": [
@@ -269,16 +256,26 @@ class RequeueOperationAdmin(RecordAdmin):
         return TemplateResponse(request, "queueadmin/new_operation.html", context)
 
     def _create(
-        self, request: HttpRequest, ids: list[int], form: forms.Form, group: FailureGroup | None
+        self, request: HttpRequest, ids: list[int], form: OperationForm, group: FailureGroup | None
     ) -> RequeueOperation | None:
         user: Any = request.user
         try:
-            return operations.create(ids, by=user, group=group, **form.cleaned_data)
+            return operations.create(
+                ids,
+                by=user,
+                group=group,
+                replacement=form.replacement(),
+                **{name: form.cleaned_data[name] for name in OperationForm.base_fields},
+            )
         except NotPermitted as error:
             raise PermissionDenied from error
         except ValueError as error:
             form.add_error(None, str(error))
             return None
+
+    def may_change_many(self, request: HttpRequest) -> bool:
+        """Return whether this person may change an argument of many jobs."""
+        return self.may(request, replacing.PERMISSION) and self.may(request, editing.PERMISSION)
 
     def _group(self, text: str) -> FailureGroup | None:
         if not (text.isascii() and text.isdecimal() and len(text) <= 18):

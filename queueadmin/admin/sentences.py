@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
 
 from ..clock import now
-from ..display import excerpt, plain, relative, span
+from ..display import exact, excerpt, plain, relative, span
 from ..failuregroups import Outbreak
 from ..models import DeadLetter, FailureGroup, Job, RequeueOperation
 from ..operations import Progress
@@ -120,6 +120,22 @@ def about_dead_letter(dead_letter: DeadLetter, job: Job) -> str:
     if dead_letter.deaths > 1:
         sentence += " " + _("It has failed for good %(deaths)s times.") % facts
     return sentence
+
+
+def about_snooze(record: DeadLetter | FailureGroup) -> str:
+    """Say what ends the snooze of a record; whatever comes first."""
+    ends = []
+    if record.snoozed_until is not None:
+        ends.append(_("until %(when)s") % {"when": exact(record.snoozed_until)})
+    if record.snoozed_deaths is not None:
+        ends.append(
+            _("until failure %(count)s of its group") % {"count": f"{record.snoozed_deaths:,}"}
+        )
+    if record.snoozed_release:
+        ends.append(
+            _("until another release than %(name)s") % {"name": plain(record.snoozed_release)}
+        )
+    return _(" or ").join(ends) or _("until somebody wakes it")
 
 
 _CAUSES = {

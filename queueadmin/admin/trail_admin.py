@@ -22,6 +22,7 @@ from ..models import (
     RecoveryRun,
     RequeueOperation,
 )
+from .exporting import ExportingAdmin
 from .lists import ConsoleAdmin
 
 _MODELS: dict[str, type[Model]] = {
@@ -60,9 +61,18 @@ class VerbFilter(admin.SimpleListFilter):
             ("resolve", _("resolve")),
             ("reopen", _("reopen")),
             ("snooze", _("snooze")),
+            ("wake", _("end a snooze")),
+            ("set_due", _("set due date")),
+            ("link ticket", _("link a ticket")),
+            ("add rule", _("add a rule")),
+            ("change rule", _("change a rule")),
+            ("delete rule", _("delete a rule")),
             ("create", _("begin a requeue")),
             ("pause", _("pause")),
             ("resume", _("resume")),
+            ("acknowledge", _("acknowledge an alert")),
+            ("stop digest", _("stop the daily digest")),
+            ("want digest", _("want the daily digest")),
             ("abort", _("abort")),
             ("stop", _("stop")),
             ("limit", _("change limits")),
@@ -76,10 +86,21 @@ class VerbFilter(admin.SimpleListFilter):
         return queryset.filter(verb=self.value()) if self.value() in known else queryset
 
 
-class AuditEntryAdmin(ConsoleAdmin):
+class AuditEntryAdmin(ExportingAdmin):
     """Who did what to which record and why; nobody edits it."""
 
-    list_display = ("when", "user_name", "verb", "target", "why", "facts")
+    columns = (
+        ("at", lambda entry: entry.at.isoformat()),
+        ("who", lambda entry: entry.user_name),
+        ("verb", lambda entry: entry.verb),
+        ("kind", lambda entry: entry.target_type),
+        ("id", lambda entry: entry.target_id),
+        ("why", lambda entry: entry.reason),
+        ("detail", lambda entry: json.dumps(entry.detail, ensure_ascii=False)),
+    )
+    exported_as = "audit trail"
+
+    list_display = ("when", "who", "what", "target", "why", "facts")
     list_display_links = None
     list_filter = (VerbFilter, "at")
     ordering = ("-at", "-id")
@@ -92,6 +113,16 @@ class AuditEntryAdmin(ConsoleAdmin):
     def when(self, entry: AuditEntry) -> SafeString | str:
         """Relative time."""
         return display.time_tag(entry.at)
+
+    @admin.display(description=_("who"))
+    def who(self, entry: AuditEntry) -> str:
+        """Name of the person or program."""
+        return display.plain(entry.user_name)
+
+    @admin.display(description=_("what"))
+    def what(self, entry: AuditEntry) -> str:
+        """The verb."""
+        return display.plain(entry.verb)
 
     @admin.display(description=_("on what"))
     def target(self, entry: AuditEntry) -> SafeString:

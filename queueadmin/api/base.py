@@ -162,6 +162,12 @@ class Pages(CursorPagination):
             datetime.fromisoformat(position)
 
 
+class Renderer(JSONRenderer):
+    """JSON in ASCII: half of a surrogate pair, as payloads may have, has no other encoding."""
+
+    ensure_ascii = True
+
+
 @method_decorator(never_cache, name="dispatch")
 class ApiViewSet(GenericViewSet[Any]):
     """One kind of record: its lists, details and verbs.
@@ -174,7 +180,7 @@ class ApiViewSet(GenericViewSet[Any]):
     permission_classes: Sequence[type[BasePermission]] = (MayDoVerb,)
     throttle_classes = (Throttle,)
     parser_classes = (Parser,)
-    renderer_classes = (JSONRenderer,)
+    renderer_classes = (Renderer,)
     pagination_class: type[Pages] | None = Pages
     filter_backends = ()
     schema = AutoSchema()
@@ -336,7 +342,7 @@ def idempotent(method: Callable[..., Response]) -> Callable[..., Response]:
 
         def act() -> idempotency.Answer:
             answer = method(self, request, *args, **kwargs)
-            text = JSONRenderer().render(answer.data).decode()
+            text = Renderer().render(answer.data).decode()
             return idempotency.Answer(answer.status_code, text)
 
         found = idempotency.once(key, user=self.user, fingerprint=digest, act=act)

@@ -21,7 +21,7 @@ from .base import (
     idempotent,
     user_named,
 )
-from .letters import TextSerializer
+from .letter_serializers import SnoozeSerializer, TextSerializer
 
 TAG = "Failure groups"
 _MOST_NOTES = 500
@@ -90,18 +90,6 @@ class ResolveSerializer(serializers.Serializer[Any]):
         required=False, allow_null=True, default=None, min_value=0, max_value=2**62,
         help_text="`deaths` as you saw it: when there are more by now, nothing is changed.",
     )  # fmt: skip
-
-
-class SnoozeSerializer(ReasonSerializer):
-    """What ends the snooze; whatever comes first."""
-
-    until = serializers.DateTimeField(required=False, allow_null=True, default=None)
-    more_failures = serializers.IntegerField(
-        required=False, allow_null=True, default=None, min_value=1, max_value=10**9
-    )
-    until_release = serializers.BooleanField(
-        required=False, default=False, help_text="Another release than the last one it failed in."
-    )
 
 
 class GroupTriageSerializer(serializers.Serializer[Any]):

@@ -21,6 +21,7 @@ from .base import (
     idempotent,
     one,
 )
+from .letter_serializers import RequeueOneSerializer
 from .problems import Conflict
 
 logger = logging.getLogger(__name__)
@@ -324,7 +325,7 @@ class JobsView(ApiViewSet):
         "Run a job now",
         tag=TAG,
         verb="retry_job",
-        body=letters.RequeueOneSerializer,
+        body=RequeueOneSerializer,
         answer=JobSerializer,
         finds=True,
         conflicts=True,
@@ -336,7 +337,7 @@ class JobsView(ApiViewSet):
     @idempotent
     def retry(self, request: Request, id: str) -> Response:
         """Run a job now, or requeue its dead letter."""
-        wanted = self.body(letters.RequeueOneSerializer)
+        wanted = self.body(RequeueOneSerializer)
         job = jobs.get(id)
         if job.state == JobState.DEAD:
             letter = getattr(job, "dead_letter", None)

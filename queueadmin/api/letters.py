@@ -1,19 +1,16 @@
 """Dead letters."""
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from rest_framework import serializers, status
+from rest_framework import status
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from .. import deadletters, retention
-from ..conf import settings
-from ..models import DeadLetter, Note
-from ..models.dead_letter import Urgency
-from ..states import DeadLetterStatus, DeathCause
+from .. import deadletters, retention, triage
+from ..models import DeadLetter
 from .base import (
     ApiViewSet,
     ReasonSerializer,
@@ -25,6 +22,19 @@ from .base import (
     one,
     user_named,
 )
+from .letter_serializers import (
+    URGENCIES,
+    DeadLetterDetailSerializer,
+    DeadLetterQuerySerializer,
+    DeadLetterSerializer,
+    NoteSerializer,
+    RequeueOneSerializer,
+    RequeueSerializer,
+    SnoozeSerializer,
+    TextSerializer,
+    TriageSerializer,
+    selected,
+)
 from .problems import Conflict
 
 if TYPE_CHECKING:
@@ -32,176 +42,6 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
 
 TAG = "Dead letters"
-URGENCIES = {urgency.name.lower(): urgency for urgency in Urgency}
-_NAMES = {urgency.value: name for name, urgency in URGENCIES.items()}
-_MOST_NOTES = 500
-
-
-class DeadLetterSerializer(serializers.ModelSerializer[DeadLetter]):
-    """A dead letter as lists show it."""
-
-    id = serializers.IntegerField()
-    job = serializers.CharField(source="job_id", help_text="The job's id.")
-    status = serializers.ChoiceField(choices=DeadLetterStatus.values)
-    died_by = serializers.ChoiceField(choices=DeathCause.values)
-    priority = serializers.ChoiceField(
-        choices=list(URGENCIES), source="urgency_name", help_text="How soon staff should look."
-    )
-    assignee = serializers.CharField(
-        source="assignee_name", allow_null=True, help_text="Name of the user it is assigned to."
-    )
-
-    class Meta:
-        model = DeadLetter
-        fields: tuple[str, ...] = (
-            "id", "job", "status", "died_by", "queue", "actor", "error_class", "error_message",
-            "fingerprint", "release", "worker", "attempts", "deaths", "priority", "assignee",
-            "died_at", "requeued_at", "recovered_at", "closed_at", "closing_reason",
-        )  # fmt: skip
-        read_only_fields = fields
-
-    def to_representation(self, letter: DeadLetter) -> Any:
-        """Name what the row has as numbers and keys."""
-        letter.urgency_name = _NAMES.get(letter.urgency, "normal")  # type: ignore[attr-defined]
-        name = letter.assignee.get_username() if letter.assignee else None
-        letter.assignee_name = name  # type: ignore[attr-defined]
-        return super().to_representation(letter)
-
-
-class NoteSerializer(serializers.ModelSerializer[Note]):
-    """What somebody found out."""
-
-    author = serializers.CharField(source="author_name", read_only=True)
-
-    class Meta:
-        model = Note
-        fields: tuple[str, ...] = ("id", "author", "text", "written_at")
-        read_only_fields = ("id", "written_at")
-
-
-class DeadLetterDetailSerializer(DeadLetterSerializer):
-    """Everything about a dead letter; its job has the payload."""
-
-    notes = serializers.SerializerMethodField()
-
-    class Meta(DeadLetterSerializer.Meta):
-        fields: tuple[str, ...] = (*DeadLetterSerializer.Meta.fields, "traceback", "notes")
-        read_only_fields = fields
-
-    def get_notes(self, letter: DeadLetter) -> list[dict[str, Any]]:
-        return NoteSerializer(letter.notes.all()[:_MOST_NOTES], many=True).data  # type: ignore[return-value]
-
-
-class DeadLetterQuerySerializer(serializers.Serializer[Any]):
-    """Which dead letters."""
-
-    status = serializers.ChoiceField(choices=DeadLetterStatus.values, required=False)
-    queue = serializers.CharField(max_length=100, required=False)
-    actor = serializers.CharField(max_length=200, required=False)
-    error_class = serializers.CharField(max_length=200, required=False)
-    fingerprint = serializers.CharField(max_length=32, required=False)
-    assignee = serializers.CharField(
-        max_length=150, required=False, help_text='A user\'s name; "none" for nobody.'
-    )
-    since = serializers.DateTimeField(required=False, help_text="Died then or later.")
-    until = serializers.DateTimeField(required=False, help_text="Died before.")
-
-
-class FilterSerializer(serializers.Serializer[Any]):
-    """Pending dead letters that have all of these; at least one must be given."""
-
-    queue = serializers.CharField(max_length=100, required=False)
-    actor = serializers.CharField(max_length=200, required=False)
-    error_class = serializers.CharField(max_length=200, required=False)
-    fingerprint = serializers.CharField(max_length=32, required=False)
-
-    def validate(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Refuse a filter that would mean everything."""
-        if unknown := set(self.initial_data or {}) - set(self.fields):
-            raise ValidationError({name: ["There is no such field."] for name in sorted(unknown)})
-        if not data:
-            raise ValidationError("Give at least one field, or all pending ones would be meant.")
-        return data
-
-
-class SelectionSerializer(ReasonSerializer):
-    """Dead letters by their ids or by a filter."""
-
-    ids = serializers.ListField(
-        child=serializers.IntegerField(min_value=1, max_value=2**63 - 1),
-        required=False,
-        allow_empty=False,
-    )
-    filter = serializers.DictField(
-        child=serializers.CharField(max_length=200), required=False,
-        help_text="`queue`, `actor`, `error_class`, `fingerprint`: pending dead letters that "
-        "have all of them.",
-    )  # fmt: skip
-
-    def validate(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Refuse both and neither; find what the filter means."""
-        if ("ids" in data) == ("filter" in data):
-            raise ValidationError("Give either ids or filter.")
-        if "filter" in data:
-            inner = FilterSerializer(data=data["filter"])
-            if not inner.is_valid():
-                raise ValidationError({"filter": inner.errors})
-            data["filter"] = inner.validated_data
-        elif len(data["ids"]) > settings.BULK_LIMIT:
-            raise ValidationError({"ids": [f"At most {settings.BULK_LIMIT:,} at a time."]})
-        return data
-
-
-def selected(wanted: dict[str, Any]) -> list[int]:
-    """Return the keys that a checked selection means; one more than may be done at once."""
-    if "ids" in wanted:
-        return list(wanted["ids"])
-    found = DeadLetter.objects.pending().filter(**wanted["filter"]).order_by("pk")
-    return list(found.values_list("pk", flat=True)[: settings.BULK_LIMIT + 1])
-
-
-class RequeueSerializer(SelectionSerializer):
-    """Which dead letters to requeue."""
-
-    dry_run = serializers.BooleanField(
-        required=False, default=False, help_text="Only say what would be done."
-    )
-
-
-class TriageSerializer(serializers.Serializer[Any]):
-    """What to change; what is not given stays."""
-
-    assignee = serializers.CharField(
-        max_length=254,
-        required=False,
-        allow_null=True,
-        help_text="A user's name or e-mail address; null: nobody.",
-    )
-    priority = serializers.ChoiceField(choices=list(URGENCIES), required=False)
-    note = serializers.CharField(max_length=10_000, required=False, help_text="Added to the notes.")
-
-    def validate(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Refuse nothing."""
-        if not data:
-            raise ValidationError("Give assignee, priority or note.")
-        return data
-
-
-class RequeueOneSerializer(ReasonSerializer):
-    """Why it is repeated."""
-
-    confirm = serializers.CharField(
-        max_length=200, required=False, default="", allow_blank=True,
-        help_text="Name of the actor, where that says that it is not safe to repeat.",
-    )  # fmt: skip
-
-
-class TextSerializer(serializers.Serializer[Any]):
-    """A note."""
-
-    text = serializers.CharField(max_length=10_000)
-
-
 LETTER = {
     "id": 812,
     "job": "0b3f9a52-8f0a-4c46-9d5c-3c2f3b1a7e10",
@@ -218,6 +58,10 @@ LETTER = {
     "deaths": 1,
     "priority": "normal",
     "assignee": None,
+    "due_at": None,
+    "ticket_url": "",
+    "snoozed_at": None,
+    "snoozed_until": None,
     "died_at": "2026-11-24T10:02:35Z",
     "requeued_at": None,
     "recovered_at": None,
@@ -262,6 +106,8 @@ class DeadLettersView(ApiViewSet):
         "requeue": "requeue_deadletter",
         "requeue_many": "requeue_deadletter",
         "mark_failed": "close_deadletter",
+        "snooze": "assign_deadletter",
+        "wake": "assign_deadletter",
     }
     serializer_class = DeadLetterSerializer
 
@@ -296,7 +142,7 @@ class DeadLettersView(ApiViewSet):
         return Response(DeadLetterDetailSerializer(_letter(id)).data)
 
     @documented(
-        "Assign a dead letter, set its priority, add a note",
+        "Assign a dead letter, set its priority and due date, link its ticket, add a note",
         tag=TAG,
         verb="view_deadletter",
         body=TriageSerializer,
@@ -310,8 +156,8 @@ class DeadLettersView(ApiViewSet):
                 request=True,
             )
         ],
-        description="All or nothing. `assignee` and `priority` take "
-        "`queueadmin.assign_deadletter`, `note` takes `queueadmin.annotate_deadletter`.",
+        description="All or nothing. `note` takes `queueadmin.annotate_deadletter`, the others "
+        "`queueadmin.assign_deadletter`.",
     )
     def partial_update(self, request: Request, id: str) -> Response:
         """Change what is given."""
@@ -324,9 +170,54 @@ class DeadLettersView(ApiViewSet):
             if "priority" in wanted:
                 urgency = URGENCIES[wanted["priority"]]
                 _applied(deadletters.set_urgency([letter.pk], urgency=urgency, by=self.user))
+            if "due_at" in wanted:
+                _applied(triage.set_due([letter.pk], at=wanted["due_at"], by=self.user))
+            if "ticket_url" in wanted:
+                self._link(letter.pk, wanted["ticket_url"])
             if "note" in wanted:
                 deadletters.annotate(letter.pk, text=wanted["note"], by=self.user)
         return Response(DeadLetterDetailSerializer(_letter(id)).data)
+
+    def _link(self, pk: int, url: str) -> None:
+        try:
+            _applied(triage.link_ticket([pk], url=url, by=self.user))
+        except ValueError as error:
+            raise ValidationError({"ticket_url": [str(error)]}) from error
+
+    @documented(
+        "Leave a pending dead letter alone for a while",
+        tag=TAG,
+        verb="assign_deadletter",
+        body=SnoozeSerializer,
+        answer=DeadLetterSerializer,
+        finds=True,
+        conflicts=True,
+        examples=[example("for a day", {"until": "2026-11-25T10:00:00Z"}, request=True)],
+        description="What comes first wakes it; without any, until somebody does.",
+    )
+    def snooze(self, request: Request, id: str) -> Response:
+        """Snooze one."""
+        try:
+            result = triage.snooze([_key(id)], by=self.user, **self.body(SnoozeSerializer))
+        except ValueError as error:
+            raise ValidationError({"until": [str(error)]}) from error
+        one(result, gone=deadletters.Skip.GONE.value)
+        return Response(DeadLetterSerializer(_letter(id)).data)
+
+    @documented(
+        "End the snooze of a dead letter",
+        tag=TAG,
+        verb="assign_deadletter",
+        body=ReasonSerializer,
+        answer=DeadLetterSerializer,
+        finds=True,
+        conflicts=True,
+    )
+    def wake(self, request: Request, id: str) -> Response:
+        """Wake one."""
+        reason = self.body(ReasonSerializer)["reason"]
+        _applied(triage.wake([_key(id)], by=self.user, reason=reason))
+        return Response(DeadLetterSerializer(_letter(id)).data)
 
     @documented(
         "Remove a closed dead letter with its job",

@@ -8,9 +8,10 @@ from rest_framework.response import Response
 
 from .. import operations
 from ..models import RequeueOperation
+from ..replacing import Replacement
 from ..states import OperationStatus
 from .base import ApiViewSet, ChangedSerializer, ReasonSerializer, documented, example, idempotent
-from .letters import SelectionSerializer, selected
+from .letter_serializers import SelectionSerializer, selected
 
 TAG = "Requeue operations"
 
@@ -49,10 +50,22 @@ class OperationSerializer(serializers.ModelSerializer[RequeueOperation]):
         list_serializer_class = _OperationsSerializer
         fields: tuple[str, ...] = (
             "id", "name", "reason", "status", "owner", "group", "rate", "canary",
-            "stop_at_percent", "total", "progress", "note", "created_at", "start_at",
-            "started_at", "finished_at",
+            "stop_at_percent", "total", "progress", "argument", "argument_before",
+            "argument_after", "note", "created_at", "start_at", "started_at", "finished_at",
         )  # fmt: skip
         read_only_fields = fields
+
+
+class ReplacementSerializer(serializers.Serializer[Any]):
+    """What of one argument becomes what."""
+
+    argument = serializers.CharField(max_length=200)
+    before = serializers.CharField(
+        max_length=10_000, allow_blank=True, trim_whitespace=False,
+        help_text="Only jobs with exactly this value are changed: text as it is where the actor "
+        "takes text, else JSON.",
+    )  # fmt: skip
+    after = serializers.CharField(max_length=10_000, allow_blank=True, trim_whitespace=False)
 
 
 class NewOperationSerializer(SelectionSerializer):
@@ -72,6 +85,10 @@ class NewOperationSerializer(SelectionSerializer):
         help_text="Share of failures at which it stops by itself.",
     )  # fmt: skip
     start_at = serializers.DateTimeField(required=False, default=None, allow_null=True)
+    change = ReplacementSerializer(
+        required=False,
+        help_text="Takes `queueadmin.edit_many_deadletter` and `queueadmin.edit_deadletter`, too.",
+    )
 
 
 OPERATION = {
@@ -86,6 +103,9 @@ OPERATION = {
     "stop_at_percent": 20,
     "total": 140,
     "progress": {"waiting": 130, "sent": 10, "recovered": 0, "failed": 0, "skipped": 0},
+    "argument": "",
+    "argument_before": "",
+    "argument_after": "",
     "note": "",
     "created_at": "2026-11-24T10:10:00Z",
     "start_at": "2026-11-24T10:10:00Z",
@@ -161,6 +181,7 @@ class OperationsView(ApiViewSet):
             operation = operations.create(
                 selected(wanted),
                 by=self.user,
+                replacement=Replacement(**wanted["change"]) if "change" in wanted else None,
                 **{
                     name: wanted[name]
                     for name in ("name", "reason", "rate", "canary", "stop_at_percent", "start_at")

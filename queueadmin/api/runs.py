@@ -101,7 +101,12 @@ RUN = {
     "started_at": "2026-11-24T10:05:00Z",
     "finished_at": "2026-11-24T10:05:00.140Z",
     "duration_ms": 140.0,
-    "found": {"overdue": 0, "dead workers' jobs": 4, "lost in the broker": 0},
+    "found": {
+        "overdue": 0,
+        "dead workers' jobs": 4,
+        "lost in the broker": 0,
+        "finished, still in the broker": 0,
+    },
     "error": "",
 }
 

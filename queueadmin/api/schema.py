@@ -24,6 +24,7 @@ TAGS = [
     {"name": "Statistics and recovery", "description": "Everything at once; repair."},
     {"name": "Workers", "description": "The processes that run jobs."},
     {"name": "Schedules", "description": "What recurs."},
+    {"name": "Alerts", "description": "What is the matter, and who is at it."},
     {"name": "Audit", "description": "Who did what, and why."},
 ]
 ABOUT = """Every call takes a log-in: a session of the site (with its CSRF token for calls that \

@@ -7,6 +7,7 @@ from django.urls.resolvers import URLPattern, URLResolver
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 
+from .alerts import AlertsView
 from .base import ApiViewSet
 from .fleet import AuditView, SchedulesView, WorkersView
 from .groups import GroupsView
@@ -76,6 +77,8 @@ calls: list[URLPattern | URLResolver] = [
     _call("dead-letters/{id}/notes/", DeadLettersView, post="notes"),
     _call("dead-letters/{id}/requeue/", DeadLettersView, post="requeue"),
     _call("dead-letters/{id}/mark-failed/", DeadLettersView, post="mark_failed"),
+    _call("dead-letters/{id}/snooze/", DeadLettersView, post="snooze"),
+    _call("dead-letters/{id}/wake/", DeadLettersView, post="wake"),
     _call("failure-groups/", GroupsView, get="list"),
     _call("failure-groups/{id}/", GroupsView, get="retrieve", patch="partial_update"),
     _call("failure-groups/{id}/notes/", GroupsView, post="notes"),
@@ -97,6 +100,8 @@ calls: list[URLPattern | URLResolver] = [
     _call("schedules/{name}/run/", SchedulesView, post="run"),
     _call("schedules/{name}/pause/", SchedulesView, post="pause"),
     _call("schedules/{name}/resume/", SchedulesView, post="resume"),
+    _call("alerts/", AlertsView, get="list"),
+    _call("alerts/{id}/acknowledge/", AlertsView, post="acknowledge"),
     _call("audit/", AuditView, get="list"),
 ]
 

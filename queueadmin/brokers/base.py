@@ -23,12 +23,13 @@ from ..controls import Control, Controls
 from ..exceptions import InvalidMessage
 from ..messages import max_attempts, unique_key, validate
 from ..meters import Meters
-from ..middleware import build
+from ..middleware import build, leaves_alone
 from ..policies import MAX_DELAY_MS
 from ..scoreboard import Scoreboard
 from ..signatures import check_message
 from ..states import UNFINISHED, Priority
 from ..tallies import Tallies
+from ..work_queue import WorkQueue
 
 if TYPE_CHECKING:
     # Types only. django-dramatiq builds the broker before the app registry is ready, so
@@ -148,6 +149,12 @@ class Transport(Protocol):
         when its turn comes.
         """
 
+    def listed(self, queue: str, limit: int) -> list[str]:
+        """Return the ids of messages that wait, at most so many, the next ones first.
+
+        A server whose queues cannot be looked into returns none.
+        """
+
     def size(self, queue: str) -> int:
         """Return how many messages of the queue the server holds, fetched ones included."""
 
@@ -175,6 +182,8 @@ class LedgerBroker(dramatiq.Broker):
     def __init__(self, *, middleware: list[Middleware] | None = None) -> None:
         #: Set in worker processes, while a worker runs.
         self.recorder: Recorder | None = None
+        #: Where consumers put what the worker's threads are to run; set like the recorder.
+        self.work_queue: WorkQueue
         self.transport_consumers: set[LedgerConsumer] = set()
         self.controls = Controls()
         #: How attempts of queues with a circuit breaker went lately in this process.
@@ -197,7 +206,8 @@ class LedgerBroker(dramatiq.Broker):
         self._mean_ms: dict[str, float] = {}
         self._pushing_paused_until = 0.0
         self._insert_thread: ThreadPoolExecutor | None = None
-        self._hooks: dict[str, tuple[tuple[Middleware, ...], list[Callable[..., Any]]]] = {}
+        self._hooked: list[Middleware] = []
+        self._hooks: dict[tuple[str, str, Any], list[Callable[..., Any]]] = {}
         super().__init__(middleware=build(middleware or []))
         self.queues: set[str] = set()
 
@@ -208,7 +218,7 @@ class LedgerBroker(dramatiq.Broker):
         Dramatiq's own calls every one of them, twelve here and twice for each job, of which
         most do nothing.
         """
-        for hook in self._hooks_of("before_" + signal, self.middleware):
+        for hook in self._hooks_of("before_", signal, args):
             try:
                 hook(self, *args, **kwargs)
             except MiddlewareError:
@@ -218,27 +228,36 @@ class LedgerBroker(dramatiq.Broker):
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Call the middleware that does something after `signal`, from last to first."""
-        for hook in self._hooks_of("after_" + signal, self.middleware[::-1]):
+        for hook in self._hooks_of("after_", signal, args):
             try:
                 hook(self, *args, **kwargs)
             except Exception:
                 self.logger.critical("Unexpected failure in %r.", hook, exc_info=True)
 
-    def _hooks_of(self, name: str, ordered: list[Middleware]) -> list[Callable[..., Any]]:
-        middleware = tuple(ordered)
-        known, hooks = self._hooks.get(name, ((), []))
+    def _hooks_of(self, when: str, signal: str, args: Any) -> list[Callable[..., Any]]:
         # Compared, because tests and projects change the list in place.
-        if known != middleware:
-            nothing = getattr(Middleware, name, None)
-            hooks = [
-                getattr(each, name)
-                for each in middleware
-                if getattr(type(each), name, None) is not nothing
-                # A replaced method of one instance counts, too.
-                or name in vars(each)
-            ]
-            self._hooks[name] = (middleware, hooks)
+        if self.middleware != self._hooked:
+            self._hooked, self._hooks = self.middleware.copy(), {}
+        # Whose messages set no options, and so ask for nothing but what the actor does.
+        actor = None
+        if signal == "process_message" and not args[0].options:
+            actor = self.actors.get(args[0].actor_name)
+        hooks = self._hooks.get((when, signal, actor))
+        if hooks is None:
+            hooks = self._hooks[when, signal, actor] = self._find_hooks(when, signal, actor)
         return hooks
+
+    def _find_hooks(self, when: str, signal: str, actor: Any) -> list[Callable[..., Any]]:
+        name = when + signal
+        nothing = getattr(Middleware, name, None)
+        hooks = [
+            getattr(each, name)
+            for each in self._hooked
+            # A replaced method of one instance counts, too.
+            if (getattr(type(each), name, None) is not nothing or name in vars(each))
+            and (actor is None or not leaves_alone(each, actor))
+        ]
+        return hooks if when == "before_" else hooks[::-1]
 
     # --- Enqueue --------------------------------------------------------------------
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:

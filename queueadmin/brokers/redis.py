@@ -401,6 +401,14 @@ class RedisTransport:
         return taken
 
     @_translated
+    def listed(self, queue: str, limit: int) -> list[str]:
+        found: list[str] = []
+        for key in self._lists(queue):
+            if left := limit - len(found):
+                found += map(_text, self._client.lrange(key, 0, left - 1))
+        return found
+
+    @_translated
     def size(self, queue: str) -> int:
         return int(self._client.hlen(self._key(queue, "msgs")))
 

@@ -106,6 +106,11 @@ class MemoryTransport:
                 del self._messages[wanted[message].queue][message]
         return taken
 
+    def listed(self, queue: str, limit: int) -> list[str]:
+        with self._condition:
+            waiting = sorted(self._waiting[queue], key=lambda entry: entry[0])
+            return [message for _, message in waiting[:limit]]
+
     def heartbeat(self, worker_id: str = "") -> str:
         self._require_up()
         return "memory"

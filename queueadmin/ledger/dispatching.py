@@ -96,6 +96,23 @@ def promote_due(now: datetime, limit: int) -> list[Parcel]:
         return _parcels(cursor.fetchall())
 
 
+def over(dispatches: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
+    """Return those that will never count again: the job has ended, or has another number.
+
+    One that the ledger does not know is not among them.
+    """
+    wanted = list(dispatches)
+    rows = Job.objects.filter(id__in={job for job, _ in wanted})
+    known = {
+        job: (number, state) for job, number, state in rows.values_list("id", "dispatch", "state")
+    }
+    return {
+        (job, dispatch)
+        for job, dispatch in wanted
+        if job in known and (dispatch < known[job][0] or known[job][1] not in RUNNABLE)
+    }
+
+
 def next_due() -> datetime | None:
     """Return when the next scheduled or retrying job is due."""
     timed = Job.objects.filter(state__in=TIMED).order_by("due_at")

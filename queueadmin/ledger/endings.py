@@ -102,7 +102,7 @@ def commit(endings: Sequence[Ending]) -> Committed:
     Raises:
         django.db.Error: nothing of the batch is recorded.
     """
-    endings = sorted(_first_per_job(endings), key=lambda ending: ending.job)
+    endings = sorted(_newest_per_job(endings), key=lambda ending: ending.job)
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_update_sql(), [sql.encode(map(_updated, endings))])
         updated = {job: row for job, *row in cursor.fetchall()}
@@ -145,12 +145,18 @@ def commit(endings: Sequence[Ending]) -> Committed:
     return Committed(set(requeues), stale, parcels)
 
 
-def _first_per_job(endings: Sequence[Ending]) -> list[Ending]:
-    """Keep one ending per job; a second one in a batch could only be stale."""
-    first: dict[str, Ending] = {}
+def _newest_per_job(endings: Sequence[Ending]) -> list[Ending]:
+    """Keep one ending per job, that of its latest dispatch; any other is stale.
+
+    A worker that was frozen may report a run that others were given meanwhile together with
+    the next one, which it was given itself.
+    """
+    newest: dict[str, Ending] = {}
     for ending in endings:
-        first.setdefault(ending.job, ending)
-    return list(first.values())
+        known = newest.setdefault(ending.job, ending)
+        if ending.dispatch > known.dispatch:
+            newest[ending.job] = ending
+    return list(newest.values())
 
 
 def _update_sql() -> str:
@@ -218,7 +224,7 @@ def _attempt(ending: Ending) -> tuple[object, ...]:
 
 def _bury(endings: list[Ending]) -> None:
     """Open a dead letter for each job that died, or reopen the one it has."""
-    row = "(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 1, %s, 1, %s, '')"
+    row = "(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 1, %s, 1, %s, '', true)"
     for start in range(0, len(endings), _BATCH):
         batch = endings[start : start + _BATCH]
         parameters = [
@@ -245,14 +251,17 @@ def _bury(endings: list[Ending]) -> None:
             cursor.execute(
                 "INSERT INTO queueadmin_deadletter (job_id, status, died_by, queue, actor, "  # noqa: S608
                 "error_class, error_message, traceback, fingerprint, release, worker, attempts, deaths, raw, "
-                "urgency, died_at, closing_reason) "
+                "urgency, died_at, closing_reason, awaits_rules) "
                 f"VALUES {', '.join([row] * len(batch))} "
                 "ON CONFLICT (job_id) DO UPDATE SET status = excluded.status, "
                 "died_by = excluded.died_by, error_class = excluded.error_class, "
                 "error_message = excluded.error_message, traceback = excluded.traceback, "
                 "fingerprint = excluded.fingerprint, release = excluded.release, "
                 "worker = excluded.worker, attempts = excluded.attempts, "
-                "deaths = queueadmin_deadletter.deaths + 1, died_at = excluded.died_at",
+                "deaths = queueadmin_deadletter.deaths + 1, died_at = excluded.died_at, "
+                # Who has it keeps it; that it failed again is no reason to leave it alone.
+                "awaits_rules = queueadmin_deadletter.assignee_id IS NULL, snoozed_at = NULL, "
+                "snoozed_until = NULL, snoozed_deaths = NULL, snoozed_release = ''",
                 parameters,
             )
 

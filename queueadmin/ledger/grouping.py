@@ -38,6 +38,8 @@ _UPDATE = (
     f"regressed_at = CASE WHEN {_OLD}.status = 'resolved' THEN excluded.last_seen_at "
     f"ELSE {_OLD}.regressed_at END, "
     f"regressions = {_OLD}.regressions + CASE WHEN {_OLD}.status = 'resolved' THEN 1 ELSE 0 END, "
+    f"awaits_rules = {_OLD}.awaits_rules "
+    f"OR ({_OLD}.status = 'resolved' AND {_OLD}.owner_id IS NULL), "
     f"deaths = {_OLD}.deaths + excluded.deaths, "
     "last_seen_at = excluded.last_seen_at, last_release = excluded.last_release"
 )
@@ -79,8 +81,8 @@ def group(endings: "Sequence[Ending]") -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO queueadmin_failuregroup ({_NAMES}, status, ticket_url, resolution, "  # noqa: S608
-            "regressions, snoozed_release) "
-            f"SELECT {_NAMES}, 'open', '', '', 0, '' FROM {sql.rows(_COLUMNS, 'o')} WHERE true "
+            "regressions, snoozed_release, awaits_rules) "
+            f"SELECT {_NAMES}, 'open', '', '', 0, '', true FROM {sql.rows(_COLUMNS, 'o')} WHERE true "
             f"ON CONFLICT (fingerprint) DO UPDATE SET {_UPDATE}",
             [sql.encode(rows)],
         )

@@ -50,12 +50,13 @@ def timestamp(value: datetime) -> Any:
 
 
 def unindexed(column: str) -> str:
-    """Return the column for a condition that must not choose the query's plan.
+    """Return a text column for a condition that must not choose the query's plan.
 
-    SQLite would walk all waiting jobs by the index on `state` instead of looking up the
-    few ids of a row set; a unary plus forbids it that (SQLite, "The Query Optimizer", 3).
+    A database would walk all waiting jobs by an index on `state` instead of looking up the few
+    ids of a row set: SQLite always, PostgreSQL when it was last analysed while few waited. A
+    unary plus forbids it SQLite ("The Query Optimizer", 3), an expression PostgreSQL.
     """
-    return f"+{column}" if connection.vendor == "sqlite" else column
+    return f"+{column}" if connection.vendor == "sqlite" else f"({column} || '')"
 
 
 def milliseconds(later: str, earlier: str) -> str:

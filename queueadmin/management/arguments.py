@@ -46,11 +46,11 @@ def user(name: str | None) -> Any:
 
 
 def key(text: str) -> int:
-    """Return the id of a dead letter."""
+    """Return the id of a row."""
     number = int(text)
     # SQLite raises on more than its largest integer.
     if not 0 < number < 2**63:
-        raise ArgumentTypeError(f"{text} is no id of a dead letter")
+        raise ArgumentTypeError(f"{text} is no id")
     return number
 
 

@@ -29,6 +29,14 @@ class DeadLetterQuerySet(models.QuerySet["DeadLetter"]):
         """Dead letters that wait for a decision."""
         return self.filter(status=DeadLetterStatus.PENDING)
 
+    def awake(self) -> "DeadLetterQuerySet":
+        """Pending ones that nobody has snoozed."""
+        return self.pending().filter(snoozed_at=None)
+
+    def snoozed(self) -> "DeadLetterQuerySet":
+        """Pending ones that are left alone for now."""
+        return self.pending().filter(snoozed_at__isnull=False)
+
     def for_list(self) -> "DeadLetterQuerySet":
         """Join what a list shows and leave out what it does not."""
         return self.select_related("assignee").defer("traceback", "raw")
@@ -93,6 +101,21 @@ class DeadLetter(models.Model):
     )
     #: Why it was marked permanently failed.
     closing_reason = models.TextField(_("reason"), blank=True, default="")
+    #: When somebody wants it settled.
+    due_at = models.DateTimeField(_("due"), null=True, blank=True)
+    ticket_url = models.URLField(_("ticket"), max_length=500, blank=True, default="", db_default="")
+    #: Since when it is left alone; a snooze of a pending one hides it from who looks for work.
+    snoozed_at = models.DateTimeField(_("snoozed"), null=True, blank=True)
+    #: What ends the snooze, the first of them; all missing means until somebody ends it.
+    snoozed_until = models.DateTimeField(_("snoozed until"), null=True, blank=True)
+    snoozed_deaths = models.PositiveBigIntegerField(
+        _("until failures of its group"), null=True, blank=True
+    )
+    snoozed_release = models.CharField(
+        _("until another release than"), max_length=100, blank=True, default="", db_default=""
+    )
+    #: Opened, and not yet looked at by the assignment rules.
+    awaits_rules = models.BooleanField(_("awaits rules"), default=False, db_default=False)
 
     objects = DeadLetterQuerySet.as_manager()
 
@@ -106,6 +129,7 @@ class DeadLetter(models.Model):
             ("annotate_deadletter", "Can write notes on dead letters"),
             ("close_deadletter", "Can mark dead letters permanently failed"),
             ("edit_deadletter", "Can edit arguments and requeue"),
+            ("edit_many_deadletter", "Can edit one argument of many jobs and requeue them"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -122,6 +146,15 @@ class DeadLetter(models.Model):
             models.Index(fields=["queue", "status", "-died_at"], name="queueadmin_dl_by_queue"),
             models.Index(fields=["fingerprint", "-died_at"], name="queueadmin_dl_by_cause"),
             models.Index(fields=["assignee", "status"], name="queueadmin_dl_by_owner"),
+            # What two duties ask for; few rows are ever in them.
+            models.Index(
+                fields=["id"], condition=Q(awaits_rules=True), name="queueadmin_dl_awaits_rules"
+            ),
+            models.Index(
+                fields=["snoozed_at"],
+                condition=Q(snoozed_at__isnull=False),
+                name="queueadmin_dl_snoozed",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -131,6 +164,11 @@ class DeadLetter(models.Model):
     def is_open(self) -> bool:
         """Whether it still needs somebody or runs again."""
         return self.status in self.OPEN
+
+    @property
+    def is_snoozed(self) -> bool:
+        """Whether it is left alone for now."""
+        return self.status == DeadLetterStatus.PENDING and self.snoozed_at is not None
 
     @property
     def can_requeue(self) -> bool:
@@ -154,6 +192,9 @@ class Note(models.Model):
     )
     author_name = models.CharField(_("author"), max_length=150)
     text = models.TextField(_("note"))
+    mentioned = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, related_name="+", blank=True, verbose_name=_("mentioned")
+    )
     written_at = models.DateTimeField(_("written"))
 
     class Meta:

@@ -62,6 +62,8 @@ class FailureGroup(models.Model):
     snoozed_release = models.CharField(
         _("until another release than"), max_length=100, blank=True, default=""
     )
+    #: Opened or come back, and not yet looked at by the assignment rules.
+    awaits_rules = models.BooleanField(_("awaits rules"), default=False, db_default=False)
 
     class Meta:
         verbose_name = _("failure group")
@@ -86,6 +88,9 @@ class FailureGroup(models.Model):
                 fields=["snoozed_until"],
                 condition=Q(snoozed_until__isnull=False),
                 name="queueadmin_group_waking",
+            ),
+            models.Index(
+                fields=["id"], condition=Q(awaits_rules=True), name="queueadmin_group_awaits_rules"
             ),
         ]
 
@@ -119,6 +124,9 @@ class GroupNote(models.Model):
     )
     author_name = models.CharField(_("author"), max_length=150)
     text = models.TextField(_("note"))
+    mentioned = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, related_name="+", blank=True, verbose_name=_("mentioned")
+    )
     written_at = models.DateTimeField(_("written"))
 
     class Meta:

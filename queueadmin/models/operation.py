@@ -63,6 +63,12 @@ class RequeueOperation(models.Model):
     )
     #: Results since then decide whether it stops; a person who resumes it begins a new count.
     judged_since = models.DateTimeField(_("judged since"), null=True, blank=True)
+    #: The argument that it changes before each requeue, and what from and to; empty for none.
+    argument = models.CharField(
+        _("argument"), max_length=200, blank=True, default="", db_default=""
+    )
+    argument_before = models.TextField(_("from"), blank=True, default="", db_default="")
+    argument_after = models.TextField(_("to"), blank=True, default="", db_default="")
     #: Why it stopped, paused or was aborted.
     note = models.TextField(_("why"), blank=True, default="")
 

@@ -130,6 +130,12 @@ def age(when: datetime | None) -> SafeString | str:
 
 
 @register.filter
+def due(when: datetime) -> SafeString:
+    """Show how soon something is due, or how late it is."""
+    return display.due_tag(when)
+
+
+@register.filter
 def rate(number: float) -> str:
     """Show a rate with as many digits as it needs."""
     if not number:

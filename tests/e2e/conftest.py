@@ -7,14 +7,21 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.e2e.site import PASSWORD, chromium, running_site
+from tests.e2e.site import PASSWORD, Site, chromium, running_site
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def whole_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The running site with its database and its providers' faults."""
     directory: Path = tmp_path_factory.mktemp("site")
     with running_site(directory) as addresses:
-        yield addresses
+        yield Site(directory, *addresses)
+
+
+@pytest.fixture(scope="session")
+def site(whole_site: Site) -> tuple[str, str]:
+    """The addresses of the site and of its inbox."""
+    return whole_site.address, whole_site.inbox
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,8 @@ STAFF = (
     "audit",
     "recovery-runs",
     "health",
+    "alerts",
+    "digest",
 )
 #: Pages with an address of their own.
 _PLAIN = {
@@ -42,6 +44,8 @@ _PLAIN = {
     "attempts": "attempt/",
     "audit": "auditentry/",
     "recovery-runs": "recoveryrun/",
+    "alerts": "alert/?state=all",
+    "digest": "alert/digest/",
 }
 
 

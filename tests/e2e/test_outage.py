@@ -1,35 +1,47 @@
 """An outage from its first failures to its return, in two browsers."""
 
-import json
 import re
-from urllib.request import Request, urlopen
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.test_stories import place_order, until
+from tests.e2e.site import Site
 
 pytestmark = pytest.mark.timeout(240)
-ORDERS = 6
+
+#: What three providers refuse: actor -> channel and number of messages; 500 in all.
+LOST = {"send_sms": ("sms", 200), "send_whatsapp": ("whatsapp", 200), "send_email": ("email", 100)}
+
+#: Messages to one shop, beyond the limits that the providers of production set.
+ANNOUNCE = """
+from django.contrib.auth.models import User
+from notifications.announcing import announce
+from notifications.models import Channel, Event
+from orders.models import Order
+from orders.telling import _order
+from queueadmin import queues
+from queueadmin.policies import Rate
+admin = User.objects.get(username="admin")
+for name in ("sms-notifications", "whatsapp-messages", "email-notifications"):
+    queues.limit(name, by=admin, concurrency=10, rate=Rate(10_000, 1_000), reason="outage story")
+order = Order.objects.filter(retailer__user__username="corner").earliest("pk")
+for channel, first, last in {numbers!r}:
+    for number in range(first, last):
+        announce(Event.ORDER_PLACED, subject=order, recipient=order.retailer,
+                 channels=[Channel(channel)], context=_order(order), occasion=f"outage {{number}}")
+"""
 
 
-def set_fault(site, fault: str | None) -> None:
-    """Let the SMS provider refuse everything, or answer again."""
-    data = json.dumps({"channel": "sms", "recipient": None, "fault": fault}).encode()
-    request = Request(site[1] + "/faults", data, {"Content-Type": "application/json"})
-    with urlopen(request) as answer:
-        assert answer.status == 200
+def announce(site: Site, *numbers: tuple[str, int, int]) -> None:
+    """Send messages that are told apart by their numbers."""
+    site.shell(ANNOUNCE.format(numbers=numbers))
 
 
-def refused_for_good(page: Page, site) -> None:
-    """Close what the demo's bad number has left, so that the outage stands alone."""
-    page.goto(f"{site[0]}/admin/queueadmin/deadletter/?q=900000+cannot")
-    if page.locator("input.action-select").count():
-        page.locator("#action-toggle").check()
-        page.select_option("select[name=action]", "mark_failed")
-        page.locator("button[name=index]").first.click()
-        page.fill("[name=reason]", "The number is wrong.")
-        page.get_by_role("button", name=re.compile("Mark permanently failed")).click()
+def refuse(site: Site, *channels: str, fault: str | None = "bad_recipient") -> None:
+    """Let providers refuse everything; with None they answer again."""
+    for channel in channels:
+        site.fail({"channel": channel, "recipient": None, "fault": fault})
 
 
 def confirm(page: Page, button: str, **fields: str) -> None:
@@ -40,59 +52,79 @@ def confirm(page: Page, button: str, **fields: str) -> None:
     page.locator("#content-main button[name=confirmed]").click()
 
 
-def test_an_outage_is_understood_repaired_and_noticed_when_it_returns(site, person):
-    anna, admin, shop = person("anna"), person("admin"), person("corner")
-    refused_for_good(anna, site)
-    set_fault(site, "bad_recipient")
-    for _number in range(ORDERS):
-        place_order(shop, site)
+def until(page: Page, condition: Any, seconds: int = 60) -> None:
+    """Load the page again until the condition holds."""
+    for _second in range(seconds):
+        if condition():
+            return
+        page.wait_for_timeout(1_000)
+        page.reload()
+    raise AssertionError(page.inner_text("body"))
 
-    # One trouble, however many failures.
-    groups = f"{site[0]}/admin/queueadmin/failuregroup/?q=send_sms&status=all"
-    pending = f"{site[0]}/admin/queueadmin/deadletter/?actor=send_sms"
-    anna.goto(pending)
-    until(anna, lambda: anna.locator("input.action-select").count() == ORDERS)
-    anna.goto(groups)
-    assert anna.locator("#result_list tbody tr").count() == 1
-    anna.locator("#result_list tbody th a").first.click()
-    expect(anna.locator(".qa-evidence a").first).to_be_visible()
+
+def test_an_outage_is_understood_repaired_and_noticed_when_it_returns(whole_site, person):
+    address = whole_site.address
+    anna, admin = person("anna"), person("admin")
+    channels = [channel for channel, _number in LOST.values()]
+    refuse(whole_site, *channels, "smtp")
+    announce(whole_site, *((channel, 0, number) for channel, number in LOST.values()))
+
+    # 500 failures are three troubles.
+    groups = f"{address}/admin/queueadmin/failuregroup/"
+    for actor, (_channel, number) in LOST.items():
+        anna.goto(f"{groups}?q={actor}&status=all")
+        hour = anna.locator("#result_list tbody tr .field-last_1h", has_text=re.compile(r"^\d{3}$"))
+        until(anna, lambda hour=hour: hour.count() == 1)
+        until(anna, lambda hour=hour, number=number: int(hour.inner_text()) >= number)
+    refuse(whole_site, "whatsapp", "email", "smtp", fault=None)
+
+    anna.goto(f"{groups}?q=send_sms&status=all")
+    anna.locator(
+        "#result_list tbody tr", has=anna.locator(".field-last_1h", has_text="20")
+    ).locator("th a").click()
     group = anna.url
+    expect(anna.locator(".qa-evidence")).to_contain_text("only queue sms-notifications")
+    expect(anna.locator(".qa-line .qa-spark")).to_be_visible()
     anna.get_by_role("button", name="Assign to me").click()
-    anna.fill("textarea[name=text]", "The provider has an incident.")
+    anna.fill("textarea[name=text]", "The provider has an incident, @admin.")
     anna.get_by_role("button", name="Add note").click()
-    expect(anna.get_by_text("The provider has an incident.")).to_be_visible()
+    expect(anna.get_by_text("The provider has an incident, @admin.")).to_be_visible()
+    admin.goto(f"{groups}?status=mentions")
+    expect(admin.locator("#result_list tbody tr")).to_have_count(1)
 
     # Too early: the canary stops it by itself, and the second person sees the same.
-    anna.get_by_role("link", name=f"Requeue {ORDERS}").click()
+    anna.get_by_role("link", name="Requeue 2").click()
     anna.fill("[name=reason]", "They say that it is over.")
-    anna.fill("[name=canary]", "2")
+    anna.fill("[name=canary]", "10")
     anna.fill("[name=stop_at_percent]", "50")
+    anna.fill("[name=rate]", "20")
     anna.get_by_role("button", name="Preview").click()
-    expect(anna.get_by_text("2 jobs run first")).to_be_visible()
-    anna.get_by_role("button", name=f"Start ({ORDERS})").click()
+    expect(anna.get_by_text("10 jobs run first")).to_be_visible()
+    anna.get_by_role("button", name=re.compile(r"^Start \(2\d\d\)$")).click()
     operation = anna.url
     admin.goto(operation)
     for page in (anna, admin):
         # By itself: the page asks every two seconds.
         expect(page.locator("#qa-live")).to_contain_text("It stopped by itself", timeout=30_000)
-    expect(anna.locator("#qa-live")).to_contain_text("2 failed again")
+    expect(anna.locator("#qa-live")).to_contain_text(re.compile(r"\d failed again"))
 
-    # Mended: another canary, then the rest.
-    set_fault(site, None)
+    # Mended: another canary, then the rest at 20 per second.
+    refuse(whole_site, "sms", fault=None)
     confirm(admin, "Resume", reason="Now it is over.")
     for page in (anna, admin):
-        expect(page.locator("#qa-live")).to_contain_text("Finished", timeout=30_000)
-        expect(page.locator("#qa-live")).to_contain_text(f"{ORDERS - 2} recovered")
+        expect(page.locator("#qa-live")).to_contain_text("Finished", timeout=60_000)
+        expect(page.locator("#qa-live")).to_contain_text(re.compile(r"1[89]\d recovered|20\d rec"))
 
     anna.goto(group)
+    expect(anna.locator("#content")).to_contain_text(re.compile(r"\d+ of \d+ recovered"))
     confirm(anna, "Resolve", what_was_done="The provider was down; waited and requeued.")
     expect(anna.locator("#content h1")).to_contain_text("resolved")
 
     # It returns, and says so.
-    set_fault(site, "bad_recipient")
-    place_order(shop, site)
+    refuse(whole_site, "sms")
+    announce(whole_site, ("sms", 1_000, 1_001))
     until(anna, lambda: "regressed" in anna.inner_text("#content h1"))
-    set_fault(site, None)
+    refuse(whole_site, "sms", fault=None)
     assert "The provider was down; waited and requeued." in anna.inner_text("#content")
 
 

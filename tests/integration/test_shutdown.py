@@ -2,8 +2,11 @@
 
 import signal
 
+import psutil
 import pytest
 
+from queueadmin import dispatcher
+from queueadmin.consumer import split
 from queueadmin.models import Attempt, Job
 from queueadmin.states import JobState
 from tests.integration.fleet import completed, wait_until, workers
@@ -34,6 +37,30 @@ def test_a_job_that_does_not_end_in_time_goes_back_without_losing_an_attempt(
     assert not Attempt.objects.exists()
     # It waits in the broker for whoever comes next, not in dead hands.
     assert [parcel_id for parcel_id, _ in broker.transport.fetch("workload", 9)] == [f"{job.id}:2"]
+
+
+@pytest.mark.parametrize("master_arguments", [["--worker-shutdown-timeout", "600000"]])
+def test_after_a_second_signal_nobody_waits_and_no_job_is_lost_or_blamed(
+    master, broker, work, journal
+):
+    work.send(1, 600.0)
+    wait_until(lambda: "start 1" in journal.read_text())
+    children = workers(master)
+    master.send_signal(signal.SIGTERM)
+
+    def has_ended():
+        # A second one that comes at once is taken for the first, sent to the whole group.
+        master.send_signal(signal.SIGTERM)
+        return master.poll() is not None
+
+    wait_until(has_ended, 60)
+
+    assert not psutil.wait_procs(children, timeout=5)[1]
+    dispatcher.rescue(broker)
+    job = Job.objects.get()
+    assert (job.state, job.attempts, job.crashes) == (JobState.WAITING, 0, 0)
+    assert not Attempt.objects.exists()
+    assert [split(each)[0] for each, _ in broker.transport.fetch("workload", 9)] == [job.id]
 
 
 def test_a_rolling_restart_under_load_loses_nothing_and_counts_nothing_twice(

@@ -250,7 +250,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(
         resolved.append(host)
         return [(2, 1, 6, "", ("127.0.0.1", port))]
 
-    monkeypatch.setattr(fetching.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr("socket.getaddrinfo", resolve)
     url = f"http://pictures.example:{elsewhere.port}/a.png"
 
     assert fetching.fetch(url, max_bytes=1000) == b"here"

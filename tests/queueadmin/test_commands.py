@@ -347,7 +347,7 @@ def test_doctor_names_a_broker_that_does_not_answer(settings: Any, broker: Redis
 @pytest.mark.parametrize(
     ("args", "problem"),
     [
-        (("requeue", 2**63), "no id of a dead letter"),
+        (("requeue", 2**63), "is no id"),
         (("jobs", "--limit", 0), "not between"),
         (("reschedule", "x", "--at", "soon"), "is no time"),
     ],

@@ -1,5 +1,6 @@
 """A server that loses everything it held, and workers that may have been declared dead."""
 
+import os
 import threading
 import time
 from datetime import timedelta
@@ -12,6 +13,9 @@ from queueadmin.brokers.base import ServerSettling
 from queueadmin.clock import now
 from queueadmin.models import Attempt, Job
 from queueadmin.states import JobState
+
+#: 10 makes it 10,000 waiting, 1,000 retrying and 1,000 scheduled jobs.
+SCALE = int(os.environ.get("TEST_SCALE", "1"))
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
 
@@ -57,13 +61,13 @@ def test_all_that_waited_in_a_flushed_server_runs_at_once_and_nothing_twice(
         ran.append(number)
 
     broker.transport.settling_ms = 3_000
-    broker.enqueue_many([work.message(number) for number in range(1000)])
-    broker.enqueue_many(
-        [
-            work.message(1000 + n).copy(options={"eta": time.time() * 1000 + 2000})
-            for n in range(100)
-        ]
-    )
+    waiting, later = 1000 * SCALE, 100 * SCALE
+    broker.enqueue_many([work.message(number) for number in range(waiting)])
+    soon = work.message().copy(options={"eta": (time.time() + 2) * 1000}).options
+    broker.enqueue_many([work.message(waiting + n).copy(options=soon) for n in range(2 * later)])
+    # Half of them have failed once.
+    failed = Job.objects.filter(state=JobState.SCHEDULED).values_list("pk", flat=True)[:later]
+    Job.objects.filter(pk__in=list(failed)).update(state=JobState.RETRYING, attempts=1)
     # Confirmed long ago: only the flush can make anybody look for them.
     Job.objects.filter(state=JobState.WAITING).update(
         due_at=now() - timedelta(minutes=1), in_broker=True
@@ -76,9 +80,10 @@ def test_all_that_waited_in_a_flushed_server_runs_at_once_and_nothing_twice(
     wait_until(lambda: broker.heart.era == 1 and len(broker.transport.in_hand("q")) > 2)
     gate.set()
 
-    wait_until(lambda: completed() == 1100, 60)
-    assert sorted(ran) == list(range(1100))
-    assert Attempt.objects.count() == 1100
+    total = waiting + 2 * later
+    wait_until(lambda: completed() == total, 110)
+    assert sorted(ran) == list(range(total))
+    assert Attempt.objects.count() == total
     wait_until(lambda: broker.transport.size("q") == 0)
 
 

@@ -12,6 +12,7 @@ from django.conf import settings as django_settings
 from django.db import connection
 
 from config import embedded
+from queueadmin import ledger
 from queueadmin.brokers import RedisBroker
 from queueadmin.brokers.base import LedgerBroker
 from queueadmin.models import Attempt, Job
@@ -90,6 +91,31 @@ def test_a_row_locked_by_somebody_holds_up_its_own_outcome_only(broker, start_wo
         with connection.cursor() as cursor:
             cursor.execute(f'ALTER DATABASE "{name}" RESET lock_timeout')
     assert Attempt.objects.count() == 20
+
+
+def test_a_slow_database_makes_commits_larger_and_costs_no_outcome_and_no_second_run(
+    broker, start_worker, monkeypatch
+):
+    commit, sizes, ran = ledger.commit, [], []
+
+    def slow(endings):
+        sizes.append(len(endings))
+        time.sleep(0.3)
+        return commit(endings)
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number):
+        ran.append(number)
+
+    broker.enqueue_many([work.message(number) for number in range(300)])
+    monkeypatch.setattr(ledger, "commit", slow)
+    start_worker()
+
+    wait_until(lambda: completed() == 300)
+    assert sorted(ran) == list(range(300))
+    assert sum(sizes) == Attempt.objects.count() == 300
+    assert len(sizes) < 100
+    assert broker.recorder.is_healthy
 
 
 class Server:

@@ -9,4 +9,8 @@ INSTALLED_APPS = [*INSTALLED_APPS, "tests.workload"]
 DATABASES["default"]["NAME"] = os.environ["WORKLOAD_DATABASE"]
 DRAMATIQ_BROKER["OPTIONS"]["namespace"] = os.environ["WORKLOAD_NAMESPACE"]
 LOGGING["root"]["level"] = "INFO"  # the tests wait for "is ready"
-QUEUEADMIN = {**QUEUEADMIN, "HARD_LIMIT_GRACE": 1}
+QUEUEADMIN = {
+    **QUEUEADMIN,
+    "HARD_LIMIT_GRACE": 1,
+    "HEARTBEAT_TIMEOUT_MS": int(os.environ.get("WORKLOAD_HEARTBEAT_TIMEOUT_MS", "10000")),
+}

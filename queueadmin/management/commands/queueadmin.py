@@ -1,8 +1,10 @@
 """Everything staff do by hand, from a shell: one sub-command per list or verb."""
 
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,12 +12,15 @@ from urllib.parse import urlsplit
 
 from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import F
 from dramatiq import get_broker
 from rich.console import Console
 from rich.progress import Progress
 
 from queueadmin import (
+    alerts,
     audit,
+    backlog,
     deadletters,
     doctor,
     jobs,
@@ -25,9 +30,11 @@ from queueadmin import (
     recurring,
     relocating,
     retention,
+    watching,
     workers,
 )
 from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.plain import PlainQueues
 from queueadmin.clock import now
 from queueadmin.conf import settings
 from queueadmin.deadletters import BulkResult
@@ -35,7 +42,7 @@ from queueadmin.exceptions import QueueadminError
 from queueadmin.management import arguments
 from queueadmin.management.arguments import MOST_ROWS, USAGE
 from queueadmin.management.printing import write
-from queueadmin.models import DeadLetter, Job, Queue
+from queueadmin.models import Alert, DeadLetter, Job, Queue
 from queueadmin.states import FINISHED, DeadLetterStatus, JobState
 
 #: Exit codes; 2 is also what the parser of arguments exits with.
@@ -135,9 +142,34 @@ class Command(BaseCommand):
             help="for workers of the old server to end; then exit with 2, and call again",
         )  # fmt: skip
         sub.add_argument("--dry-run", action="store_true", help="only count what is there")
+        sub = add(
+            "adopt-backlog",
+            "Take what plain Dramatiq has left on a Redis into the ledger. Stop its workers first.",
+            changes=True,
+        )
+        sub.add_argument("--from", dest="url", required=True, metavar="URL")
+        sub.add_argument("--from-namespace", dest="namespace", default="dramatiq")
+        sub.add_argument("--dry-run", action="store_true", help="only count what is there")
+        sub = add(
+            "hand-back",
+            "Make messages of plain Dramatiq of all open jobs. Stop all of our processes first.",
+            changes=True,
+        )
+        sub.add_argument("--to", dest="url", required=True, metavar="URL")
+        sub.add_argument("--to-namespace", dest="namespace", default="dramatiq")
+        sub.add_argument("--dry-run", action="store_true", help="only count what would be moved")
         sub = add("schedule", "List schedules, or enqueue the job of one now.", changes=True)
         sub.add_argument("--run", metavar="NAME", help="enqueue this one's job now")
         sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
+        sub = add("alerts", "List alerts, the open ones first.")
+        sub.add_argument("--limit", type=arguments.limit, default=50)
+        sub = add("acknowledge", "Say that somebody is at an open alert.", changes=True)
+        sub.add_argument("id", type=arguments.key, metavar="ID")
+        add(
+            "watch",
+            "Look for trouble until SIGTERM or SIGINT, also while no worker lives and no "
+            "database answers; `runscheduler` does the same beside its work.",
+        )
         add("doctor", "Examine settings, broker, database, clock, workers and schedules.")
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
@@ -354,6 +386,32 @@ class Command(BaseCommand):
         if not (found.is_finished or options["dry_run"]):
             sys.exit(PARTLY)
 
+    def _adopt_backlog(
+        self, *, url: str, namespace: str, by: str | None, reason: str, **options: Any
+    ) -> None:
+        broker: Any = get_broker()
+        with closing(PlainQueues(url, namespace)) as plain:
+            if options["dry_run"]:
+                found = backlog.preview(plain)
+            else:
+                found = backlog.adopt(plain, broker, by=arguments.user(by), reason=reason)
+        self._write([{**asdict(row), "dry_run": options["dry_run"]} for row in found], options)
+        if not options["dry_run"] and any(row.held for row in found):
+            sys.exit(PARTLY)
+
+    def _hand_back(
+        self, *, url: str, namespace: str, by: str | None, reason: str, **options: Any
+    ) -> None:
+        broker: Any = get_broker()
+        if options["dry_run"]:
+            found = backlog.preview_hand_back()
+        else:
+            with closing(PlainQueues(url, namespace)) as plain:
+                found = backlog.hand_back(plain, broker, by=arguments.user(by), reason=reason)
+        self._write([{**asdict(found), "dry_run": options["dry_run"]}], options)
+        if not options["dry_run"] and (found.held or found.unreadable):
+            sys.exit(PARTLY)
+
     def _schedule(
         self, *, run: str | None, by: str | None, reason: str, dry_run: bool, **options: Any
     ) -> None:
@@ -367,6 +425,22 @@ class Command(BaseCommand):
         else:
             job = recurring.run_now(run, by=user, reason=reason)
         self._write([{"schedule": run, "job": job, "dry_run": dry_run}], options)
+
+    def _alerts(self, *, limit: int, **options: Any) -> None:
+        rows = Alert.objects.order_by(F("closed_at").desc(nulls_first=True), "-pk").values(
+            "id", "kind", "subject", "text", "opened_at", "acknowledged_at", "closed_at"
+        )
+        self._write([dict(row) for row in rows[:limit]], options)
+
+    def _acknowledge(self, *, id: int, by: str | None, reason: str, **options: Any) -> None:
+        changed = alerts.acknowledge(id, by=arguments.user(by), reason=reason)
+        self._write([{"alert": id, "changed": changed}], options)
+
+    def _watch(self, **options: Any) -> None:
+        watcher = watching.Watcher()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, watcher.stop)
+        watcher.run()
 
     def _doctor(self, **options: Any) -> None:
         findings = doctor.examine()

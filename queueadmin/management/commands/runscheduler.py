@@ -1,11 +1,12 @@
 """The process that enqueues recurring jobs."""
 
 import signal
+import threading
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from queueadmin import scheduling
+from queueadmin import scheduling, watching
 from queueadmin.conf import settings
 from queueadmin.exceptions import ConfigurationError
 
@@ -13,7 +14,8 @@ from queueadmin.exceptions import ConfigurationError
 class Command(BaseCommand):
     help = (
         "Enqueue the jobs of QUEUEADMIN['SCHEDULES'] when they are due. Several may run; each "
-        "occasion is enqueued once. SIGTERM and SIGINT end it."
+        "occasion is enqueued once. It also watches, as `queueadmin watch` does. SIGTERM and "
+        "SIGINT end it."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -26,4 +28,12 @@ class Command(BaseCommand):
             signal.signal(signum, scheduler.request_stop)
         self.stdout.write(f"Scheduling: {', '.join(settings.SCHEDULES) or 'nothing'}.")
         self.stdout.flush()
-        scheduler.run()
+        watcher = watching.Watcher()
+        thread = threading.Thread(target=watcher.run, name="queueadmin-watcher", daemon=True)
+        thread.start()
+        try:
+            scheduler.run()
+        finally:
+            watcher.stop()
+            # Sending takes longer than a supervisor waits; a message that is cut off waits.
+            thread.join(2.0)

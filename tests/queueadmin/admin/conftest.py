@@ -26,6 +26,7 @@ def viewer(db: None) -> Client:
         "view_queue",
         "view_schedulecontrol",
         "view_worker",
+        "view_alert",
     )
 
 

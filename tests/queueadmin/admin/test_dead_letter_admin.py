@@ -112,11 +112,11 @@ def test_the_list_takes_as_many_queries_for_thirty_rows_as_for_one(
     me = get_user_model().objects.get(username="anna")
     for number in range(30):
         make_dead_letter(assignee=me if number % 2 else None)
-    with django_assert_num_queries(17):
+    with django_assert_num_queries(21):
         anna.get(LIST)
     DeadLetter.objects.exclude(pk=DeadLetter.objects.first().pk).delete()  # type: ignore[union-attr]
 
-    with django_assert_num_queries(17):
+    with django_assert_num_queries(21):
         anna.get(LIST)
 
 
@@ -306,7 +306,7 @@ def test_a_viewer_sees_disabled_buttons_that_say_why(viewer: Client) -> None:
 
     html = viewer.get(page(letter)).content.decode()
 
-    assert html.count("You lack the permission for this.") == 6
+    assert html.count("You lack the permission for this.") == 9
     assert "You lack the permission to write notes." in html
     assert "Add note" not in html
 

@@ -8,8 +8,9 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from queueadmin import failuregroups
-from queueadmin.models import AuditEntry, FailureGroup
+from queueadmin import failuregroups, operations
+from queueadmin.clock import now
+from queueadmin.models import AuditEntry, FailureGroup, OperationItem
 from queueadmin.states import GroupStatus
 from tests.queueadmin.admin.hostile import HOSTILE, assert_text_only
 from tests.queueadmin.rows import make_dead_letter, make_group
@@ -102,12 +103,12 @@ def test_the_page_takes_a_fixed_number_of_queries(
 ) -> None:
     group = make_group()
     make_dead_letter(fingerprint=group.fingerprint)
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(14):
         lead.get(page(group))
     for _number in range(10):
         make_dead_letter(fingerprint=group.fingerprint)
 
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(14):
         lead.get(page(group))
 
 
@@ -207,3 +208,36 @@ def test_a_hostile_text_is_shown_as_text(lead: Client, text: str) -> None:
                                    "age=x", "group=99999999999999999999", "since=2026-13-01"])  # fmt: skip
 def test_a_hostile_filter_breaks_no_list(lead: Client, query: str) -> None:
     assert lead.get(f"/admin/queueadmin/deadletter/?{query}").status_code == 200
+
+
+def test_the_page_says_what_was_done_before_and_how_it_went(lead: Client) -> None:
+    group = make_group(fingerprint="f")
+    letters = [make_dead_letter(fingerprint="f") for _number in range(3)]
+    operation = operations.create(
+        [letter.pk for letter in letters], by=None, name="Try", reason="It is over", group=group
+    )
+    for letter, state in zip(letters, ("recovered", "recovered", "failed"), strict=True):
+        OperationItem.objects.filter(dead_letter=letter).update(state=state)
+    failuregroups.resolve(group.pk, by=None, what_was_done="Restarted the gateway")
+
+    html = lead.get(page(group)).content.decode()
+
+    assert operation.name in html
+    assert "2 of 3 recovered, 1 failed again" in html
+    assert "It is over" in html
+    assert "Restarted the gateway" in html
+    assert "has held so far" in html
+
+
+def test_the_sparkline_has_a_bar_per_hour_with_failures(lead: Client) -> None:
+    group = make_group(fingerprint="f")
+    for hours in (0.5, 0.6, 5.5, 30):
+        make_dead_letter(fingerprint="f", died_at=now() - timedelta(hours=hours))
+
+    html = lead.get(page(group)).content.decode()
+
+    assert failuregroups.line(group)[-6:] == [1, 0, 0, 0, 0, 2]
+    assert sum(failuregroups.line(group)) == 3
+    bars = html.split('class="qa-failed" d="', 1)[1].split('"', 1)[0]
+    assert bars.count("z") == 2
+    assert "at most 2 in an hour" in html

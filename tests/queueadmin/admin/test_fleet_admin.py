@@ -91,7 +91,7 @@ def test_the_overview_takes_a_fixed_number_of_queries(
 ) -> None:
     make_group()
     make_worker()
-    with django_assert_num_queries(21):
+    with django_assert_num_queries(22):
         lead.get(OVERVIEW)
     for number in range(21):
         Queue.objects.create(name=f"queue {number}")
@@ -99,7 +99,7 @@ def test_the_overview_takes_a_fixed_number_of_queries(
         make_worker(id=f"w:{number}:x", pid=number)
         make_job(queue=f"queue {number}")
 
-    with django_assert_num_queries(21):
+    with django_assert_num_queries(22):
         lead.get(OVERVIEW)
 
 

@@ -69,11 +69,11 @@ def test_the_list_takes_as_many_queries_for_thirty_rows_as_for_one(
 ) -> None:
     for _number in range(30):
         make_job()
-    with django_assert_num_queries(16):
+    with django_assert_num_queries(15):
         viewer.get(LIST)
     Job.objects.exclude(pk=Job.objects.values("pk")[:1]).delete()
 
-    with django_assert_num_queries(16):
+    with django_assert_num_queries(15):
         viewer.get(LIST)
 
 

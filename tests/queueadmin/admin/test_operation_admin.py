@@ -138,14 +138,14 @@ def test_pages_take_a_fixed_number_of_queries(
     operation = begin(1)
     with django_assert_num_queries(8):
         anna.get(page(operation))
-    with django_assert_num_queries(15):
+    with django_assert_num_queries(14):
         anna.get(LIST)
     operation = begin(40)
     begin(3)
 
     with django_assert_num_queries(8):
         anna.get(page(operation))
-    with django_assert_num_queries(15):
+    with django_assert_num_queries(14):
         anna.get(LIST)
 
 

@@ -158,3 +158,22 @@ def test_what_is_not_safe_to_repeat_takes_the_actors_name(call, broker):
     assert "confirm" in refused.json()["detail"]
     assert call("POST", f"jobs/{letter.job_id}/retry/").status_code == 409
     assert call("POST", path, {"confirm": "transfer"}).json()["status"] == "requeued"
+
+
+def test_a_dead_letter_is_snoozed_woken_dated_and_linked(call):
+    letter = make_dead_letter()
+    path = f"dead-letters/{letter.pk}/"
+
+    snoozed = call("POST", f"{path}snooze/", {"until": "2040-05-05T10:00:00Z", "reason": "x"})
+    woken = call("POST", f"{path}wake/", {})
+    again = call("POST", f"{path}wake/", {})
+    dated = call(
+        "PATCH", path, {"due_at": "2040-05-05T10:00:00Z", "ticket_url": "https://a.example/1"}
+    )
+
+    assert snoozed.json()["snoozed_until"] == "2040-05-05T10:00:00Z"
+    assert (woken.json()["snoozed_at"], again.status_code) == (None, 200)
+    assert dated.json()["due_at"] == "2040-05-05T10:00:00Z"
+    assert dated.json()["ticket_url"] == "https://a.example/1"
+    assert call("PATCH", path, {"ticket_url": "javascript:alert(1)"}).status_code == 400
+    assert call("POST", f"{path}snooze/", {"until": "2001-01-01T00:00:00Z"}).status_code == 400

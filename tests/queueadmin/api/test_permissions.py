@@ -4,7 +4,7 @@ import pytest
 from django.test import Client
 
 from queueadmin.api import urls
-from queueadmin.models import Worker
+from queueadmin.models import Alert, Worker
 from queueadmin.states import JobState
 from tests.queueadmin.rows import make_dead_letter, make_group, make_job
 
@@ -33,6 +33,7 @@ def path_of(db):
         "queues": {"queue": "whatsapp-messages"},
         "operations": {"id": 1},
         "schedules": {"name": "recovery"},
+        "alerts": {"id": Alert.objects.create(kind="stuck", text="x", opened_at=letter.died_at).pk},
     }
 
     def path(call):

@@ -14,7 +14,7 @@ from schemathesis.checks import CHECKS
 
 from config.wsgi import application
 from queueadmin.api.schema import document
-from queueadmin.models import Worker
+from queueadmin.models import Alert, Worker
 from queueadmin.states import JobState
 from tests import api_reference
 from tests.queueadmin.rows import make_dead_letter, make_group, make_job, make_user
@@ -58,6 +58,7 @@ def ids(db):
         "queues": "whatsapp-messages",
         "operations": 1,
         "schedules": "recovery",
+        "alerts": Alert.objects.create(kind="stuck", text="x", opened_at=letter.died_at).pk,
         "user": user,
     }
 

@@ -83,6 +83,15 @@ class TestCommit:
         assert Attempt.objects.count() == 1
         assert not DeadLetter.objects.exists()
 
+    def test_the_current_outcome_counts_though_a_late_one_is_in_the_same_batch(self):
+        for job in ("a", "b"):
+            ledger.rescue([(add(job), 1)])
+
+        committed = ledger.commit([dying("a"), ending("a", 2), ending("b", 2), dying("b")])
+
+        assert committed.accepted == {"a", "b"}
+        assert set(Job.objects.values_list("state", flat=True)) == {JobState.COMPLETED}
+
     def test_an_outcome_for_an_old_dispatch_is_stale(self):
         add()
         ledger.rescue([("a", 1)])

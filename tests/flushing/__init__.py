@@ -1,0 +1,1 @@
+"""An app of the tests: empties their database in milliseconds."""

@@ -1,0 +1,78 @@
+"""Recovery closes what has ended and still lies in the broker."""
+
+import dramatiq
+import pytest
+
+from queueadmin import ledger, recovery
+from queueadmin.models import Job
+from queueadmin.states import JobState
+from queueadmin.testing import run_jobs
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+CLOSED = "finished, still in the broker"
+
+
+@pytest.fixture
+def ran():
+    return []
+
+
+@pytest.fixture
+def work(broker, ran):
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work():
+        ran.append(1)
+
+    return work
+
+
+@pytest.fixture
+def restored(broker, work):
+    """A job that has run, and whose message is back: the server came up with an old snapshot."""
+    message = work.send()
+    run_jobs()
+    assert Job.objects.get().state == JobState.COMPLETED
+    assert broker.transport.size("q") == 1
+    return message
+
+
+def test_the_message_of_a_job_that_has_ended_is_taken_out(broker, restored, start_worker, ran):
+    assert recovery.recover(dry_run=True).found[CLOSED] == 1
+    assert broker.transport.size("q") == 1
+
+    assert recovery.recover().found[CLOSED] == 1
+
+    assert broker.transport.size("q") == 0
+    assert recovery.recover().found[CLOSED] == 0
+    assert recovery.recover(dry_run=True).found[CLOSED] == 0
+    assert broker.transport.fetch("q", 9) == []
+
+
+def test_what_a_worker_holds_is_left_to_it(broker, make_broker, restored):
+    other = make_broker()
+    other.transport.heartbeat()
+    assert len(other.transport.fetch("q", 9)) == 1
+
+    assert recovery.recover().found[CLOSED] == 0
+
+    assert len(other.transport.in_hand("q")) == 1
+
+
+def test_an_old_number_is_taken_out_and_the_current_one_stays(broker, work):
+    message = work.send()
+    broker.push(ledger.rescue([(message.message_id, 1)]))
+    assert broker.transport.size("q") == 2
+
+    assert recovery.recover().found[CLOSED] == 1
+
+    ((parcel_id, _),) = broker.transport.fetch("q", 9)
+    assert parcel_id == f"{message.message_id}:2?"
+
+
+def test_what_the_ledger_does_not_know_stays(broker, restored):
+    Job.objects.all().delete()
+
+    assert recovery.recover().found[CLOSED] == 0
+
+    assert broker.transport.size("q") == 1
