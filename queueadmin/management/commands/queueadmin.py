@@ -226,8 +226,8 @@ class Command(BaseCommand):
                  "error_message")  # fmt: skip
         facts = {name: getattr(job, name) for name in shown}
         attempts = list(job.attempt_set.order_by("id").values(*tried)[:MOST_ROWS])
-        effects = job.effect_set.order_by("id").values("name", "state", "begun_at", "done_at")
-        effect_list = [dict(effect) for effect in effects]
+        told = ("name", "state", "begun_at", "done_at")
+        effect_list = [dict(row) for row in job.effect_set.order_by("id").values(*told)]
         if options["format"] == "json":
             lists = {"attempt_list": attempts, "effect_list": effect_list}
             self._write([{**facts, **lists}], options)
