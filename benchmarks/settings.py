@@ -24,6 +24,7 @@ LOGGING["root"]["level"] = "INFO"  # the fleet waits for "is ready"
 LOGGING["loggers"] = {"queueadmin.jobs": {"level": os.environ.get("BENCHMARK_JOB_LOG", "WARNING")}}
 QUEUEADMIN = {
     **QUEUEADMIN,
+    "METRICS_ADDRESSES": ["127.0.0.1"],  # from where the benchmark asks for them
     "QUEUES": {
         "rated": Policy(rate=per_second(50)),
         "rated-briefly": Policy(rate=Rate(20, 500)),

@@ -9,7 +9,7 @@ from pytest_django import Settings
 
 from notifications.models import Delivery, DeliveryState
 from notifications.sandbox import Sandbox
-from orders import credit
+from orders import credit, figures
 from orders.models import CreditAccount, Invoice, Order, OrderEvent, Retailer
 from orders.simulation import Simulation
 from queueadmin.testing import run_jobs
@@ -30,6 +30,15 @@ def test_a_seeded_past_makes_sense(sandbox: Sandbox) -> None:
         assert order.history.last().state == order.state  # type: ignore[union-attr]
         assert order.total == sum((line.total for line in order.lines.all()), Decimal())
     assert OrderEvent.objects.filter(order=past.first()).count() >= 2
+    day = past.filter(state="delivered").earliest("placed_at").placed_at.date()
+    counted = figures.of_day(day)
+    assert counted.sent >= counted.steps["placed"] > 0
+
+
+@pytest.mark.parametrize("number", ["-5", "many", "99999999999"])
+def test_a_past_of_no_sensible_size_is_refused(number: str) -> None:
+    with pytest.raises(CommandError, match="no number from 0"):
+        call_command("seed", "--orders", number)
 
 
 def test_a_simulated_business_orders_answers_and_delivers(sandbox: Sandbox) -> None:
