@@ -136,6 +136,31 @@ def test_a_damaged_picture_is_found_by_the_job_and_leaves_nothing(
     assert not list(media.rglob("*.*"))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<script>alert(1)</script>.png",
+        '" onerror="alert(1).png',
+        "../../../evil.png",
+        "\u202egnp.exe.png",
+        "=cmd|' /C calc'!A0.png",
+        "x" * 1_000 + ".png",
+    ],
+)
+def test_the_name_of_an_uploaded_file_is_kept_nowhere(
+    tea: Product, client: Client, media: Path, name: str
+) -> None:
+    assert upload(tea, client, photo(kind="PNG", mode="RGB"), name).status_code == 302  # type: ignore[attr-defined]
+    run_jobs()
+
+    assert Picture.objects.get().state == PictureState.READY
+    kept = [str(path.relative_to(media)) for path in media.rglob("*")]
+    html = client.get(f"/admin/orders/product/{tea.pk}/change/").content.decode()
+    for hostile in ("alert", "evil", "\u202e", "cmd", "xxxx"):
+        assert not any(hostile in path for path in kept)
+        assert hostile not in html.split('id="content"', 1)[1].split("</main>", 1)[0]
+
+
 def test_what_was_hidden_in_the_file_is_not_shown(tea: Product) -> None:
     picture = pictures.add(tea, io.BytesIO(photo(kind="JPEG", mode="RGB") + b"<script>alert"))
 
