@@ -76,7 +76,7 @@ def tell(kind: str, note_id: int, user_id: int) -> bool:
     if not get_resolver().may(person, _SEEN_BY[kind]):
         return False
     record = note.dead_letter if isinstance(note, Note) else note.group
-    facts = {"who": note.author_name, "record": _one_line(record)}
+    facts = {"who": _one_line(note.author_name), "record": _one_line(record)}
     send_mail(
         _("%(who)s mentioned you: %(record)s") % facts,
         f"{note.text}\n\n-- \n{_one_line(record)}\n{_address(record)}",
@@ -86,9 +86,9 @@ def tell(kind: str, note_id: int, user_id: int) -> bool:
     return True
 
 
-def _one_line(record: DeadLetter | FailureGroup) -> str:
-    """Return a record's name as a header may carry it."""
-    return " ".join(str(record).split())[:150]
+def _one_line(text: object) -> str:
+    """Return a text as a header may carry it."""
+    return " ".join(str(text).split())[:150]
 
 
 def _address(record: DeadLetter | FailureGroup) -> str:

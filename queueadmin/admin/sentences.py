@@ -206,6 +206,8 @@ def about_group(group: FailureGroup, outbreak: Outbreak | None) -> str:
             return _("%(error)s – it came back %(back)s although it was resolved: %(done)s") % facts
         case GroupStatus.SNOOZED:
             return _("%(error)s – snoozed; %(deaths)s failures, the last %(last)s.") % facts
+    if group.deaths <= 1:
+        return _("%(error)s – one failure, %(last)s.") % facts
     return (
         _("%(error)s – %(deaths)s failures since it was first seen %(first)s, the last %(last)s.")
         % facts
@@ -218,8 +220,10 @@ def evidence_of(outbreak: Outbreak | None) -> list[tuple[str, dict[str, str]]]:
         return []
     since = {"since": outbreak.began_at.isoformat()}
     number = f"{outbreak.count:,}" + ("+" if outbreak.is_more else "")
+    facts = {"number": number, "span": span(outbreak.length)}
+    is_moment = outbreak.length < timedelta(seconds=1)
     found = [
-        (_("%(number)s in %(span)s") % {"number": number, "span": span(outbreak.length)}, since),
+        ((_("%(number)s at once") if is_moment else _("%(number)s in %(span)s")) % facts, since),
         (_("%(share)d %% of all failures then") % {"share": outbreak.share}, since),
     ]
     if outbreak.release:

@@ -42,7 +42,7 @@ class SnoozeForm(forms.Form):
     more_failures = forms.IntegerField(
         label=_("Until so many more failures"), required=False, min_value=1, max_value=10**9
     )
-    until_release = forms.BooleanField(label=_("Until it fails in another release"), required=False)
+    until_release = forms.BooleanField(label=_("Until another release"), required=False)
     reason = forms.CharField(label=_("Reason"), required=False, max_length=2_000)
 
 

@@ -1,5 +1,6 @@
 """The pages that are looked at: by the accessibility checker and for the pictures."""
 
+import re
 from urllib.parse import urljoin
 
 from playwright.sync_api import Page
@@ -17,12 +18,17 @@ STAFF = (
     "failure-groups",
     "failure-group",
     "requeue-group",
+    "change-group",
+    "resolve-group",
     "requeue-operations",
     "requeue-operation",
     "dead-letters",
     "dead-letter",
     "requeue",
+    "snooze",
     "edit-and-requeue",
+    "assignment-rules",
+    "assignment-rule",
     "jobs",
     "job",
     "attempts",
@@ -41,6 +47,8 @@ _PLAIN = {
     "schedules": "schedulecontrol/",
     "failure-groups": "failuregroup/",
     "requeue-operations": "requeueoperation/",
+    "assignment-rules": "assignmentrule/",
+    "assignment-rule": "assignmentrule/add/",
     "attempts": "attempt/",
     "audit": "auditentry/",
     "recovery-runs": "recoveryrun/",
@@ -51,12 +59,14 @@ _PLAIN = {
 
 def open_staff_page(page: Page, address: str, name: str) -> None:
     """Open one of STAFF as the person who is logged in."""
-    if name in ("dead-letters", "dead-letter", "requeue", "edit-and-requeue"):
+    if name in ("dead-letters", "dead-letter", "requeue", "snooze", "edit-and-requeue"):
         page.goto(urljoin(address, LETTERS))
         if name != "dead-letters":
             page.locator("#result_list tbody th a").first.click()
         if name == "requeue":
             page.locator("#content-main").get_by_role("button", name="Requeue").first.click()
+        if name == "snooze":
+            page.locator("#content-main").get_by_role("button", name="Snooze").click()
         if name == "edit-and-requeue":
             page.locator("#content-main").get_by_role("link", name="Edit and requeue").click()
             page.locator(".qa-form textarea").first.fill("999")
@@ -78,7 +88,11 @@ def open_staff_page(page: Page, address: str, name: str) -> None:
         page.locator("#result_list tbody th a").first.click()
         page.wait_for_selector(".qa-matrix")
         if name == "requeue-group":
-            page.locator("#content-main").get_by_role("link", name="Requeue").click()
+            page.locator("#content-main").get_by_role("link", name=re.compile("^Requeue")).click()
+        if name == "change-group":
+            page.locator("#content-main").get_by_role("link", name="Change and requeue").click()
+        if name == "resolve-group":
+            page.locator("#content-main").get_by_role("button", name="Resolve").click()
     # Not "networkidle": some pages go on asking.
     page.wait_for_load_state("load")
 

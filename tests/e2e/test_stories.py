@@ -170,6 +170,24 @@ def _set_phone(page: Page, site, phone: str) -> None:
     page.wait_for_url("**/admin/orders/retailer/**")
 
 
+#: Where a viewer's browser could send what no page offers.
+FORGED = (
+    *(
+        f"deadletter/act/{verb}/"
+        for verb in ("requeue", "assign-to-me", "set-priority", "snooze", "wake", "mark-failed")
+    ),
+    "deadletter/1/note/",
+    "deadletter/1/edit/",
+    "job/act/cancel/",
+    "failuregroup/1/do/resolve/",
+    "failuregroup/1/do/annotate/",
+    "requeueoperation/new/",
+    "queue/order-processing/do/pause/",
+    "schedulecontrol/recovery/do/run/",
+    "assignmentrule/add/",
+)
+
+
 def test_a_viewer_sees_everything_and_may_do_nothing(site, person):
     viewer = person("viewer")
     viewer.goto(f"{site[0]}/admin/queueadmin/deadletter/?status=all")
@@ -182,9 +200,17 @@ def test_a_viewer_sees_everything_and_may_do_nothing(site, person):
     )
     # Sent all the same: with a good token, but without the permission.
     token = {cookie["name"]: cookie["value"] for cookie in viewer.context.cookies()}
-    answer = viewer.request.post(
-        f"{site[0]}/admin/queueadmin/deadletter/act/requeue/",
-        form={"ids": "1", "confirmed": "yes", "csrfmiddlewaretoken": token.get("csrftoken", "")},
-        headers={"Referer": viewer.url},
-    )
-    assert answer.status == 403
+    answers = {
+        address: viewer.request.post(
+            f"{site[0]}/admin/queueadmin/{address}",
+            form={
+                "ids": "1",
+                "reason": "x",
+                "confirmed": "yes",
+                "csrfmiddlewaretoken": token.get("csrftoken", ""),
+            },
+            headers={"Referer": viewer.url},
+        ).status
+        for address in FORGED
+    }
+    assert answers == dict.fromkeys(FORGED, 403)

@@ -6,10 +6,10 @@ from django.test import Client, override_settings
 from django.urls import include, path, reverse
 from django.utils import timezone
 
-from queueadmin import audit
+from queueadmin import audit, operations
 from queueadmin.admin import register
 from queueadmin.models import RecoveryRun
-from tests.queueadmin.rows import make_dead_letter, make_job
+from tests.queueadmin.rows import make_dead_letter, make_group, make_job
 
 other_site = admin.AdminSite(name="backstage")
 register(other_site)
@@ -62,19 +62,31 @@ def test_recovery_runs_say_what_they_found(
 
 
 @override_settings(ROOT_URLCONF=__name__)
-def test_the_console_works_on_an_admin_site_of_ones_own(anna: Client) -> None:
-    letter, job = make_dead_letter(), make_job()
-    root = "/backstage/queueadmin/"
-
+def test_the_console_works_on_an_admin_site_of_ones_own(lead: Client) -> None:
+    letter, job = make_dead_letter(fingerprint="f"), make_job()
+    group = make_group(fingerprint="f")
+    operation = operations.create([letter.pk], by=None, name="Again", group=group)
+    audit.record("requeue", "dead letter", [letter.pk], by=None)
+    lists = (
+        "overview", "queue", "worker", "schedulecontrol", "job", "attempt", "deadletter",
+        "failuregroup", "requeueoperation", "assignmentrule", "recoveryrun", "auditentry",
+    )  # fmt: skip
     pages = [
-        f"{root}deadletter/",
-        f"{root}deadletter/{letter.pk}/change/",
-        f"{root}deadletter/act/requeue/?ids={letter.pk}",
-        f"{root}job/",
-        f"{root}job/{job.pk}/change/",
+        *(f"{name}/" for name in lists),
+        f"deadletter/{letter.pk}/change/",
+        f"deadletter/act/requeue/?ids={letter.pk}",
+        f"deadletter/act/snooze/?ids={letter.pk}&back=detail",
+        f"job/{job.pk}/change/",
+        f"failuregroup/{group.pk}/change/",
+        f"failuregroup/{group.pk}/do/resolve/",
+        f"requeueoperation/new/?group={group.pk}",
+        f"requeueoperation/new/?group={group.pk}&change=1",
+        f"requeueoperation/{operation.pk}/change/",
+        "queue/whatsapp-messages/do/pause/",
+        "assignmentrule/add/",
     ]
 
     for address in pages:
-        html = anna.get(address).content.decode()
-        assert "/backstage/queueadmin/" in html
-        assert 'href="/admin/queueadmin/' not in html
+        html = lead.get(f"/backstage/queueadmin/{address}").content.decode()
+        assert "/backstage/queueadmin/" in html, address
+        assert '"/admin/queueadmin/' not in html, address
