@@ -1,5 +1,7 @@
 """The demo's business has a past that fits together, and can be kept busy."""
 
+import logging
+import re
 from decimal import Decimal
 
 import pytest
@@ -97,6 +99,20 @@ def test_without_a_sandbox_it_says_what_to_do_and_orders_nothing(settings: Setti
         call_command("simulate", seconds=1, rate=5, failures=1)
 
     assert Order.objects.count() == before
+
+
+def test_a_simulation_shows_one_line_a_second_and_no_log(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call_command("seed")
+    caplog.clear()
+    capsys.readouterr()
+    with caplog.at_level("INFO"):
+        call_command("simulate", seconds=0.9, rate=3)
+
+    assert re.fullmatch(r"[^\n]*3 placed[^\n]*\n", capsys.readouterr().out)
+    assert not caplog.records
+    assert not logging.root.manager.disable
 
 
 def test_nobody_simulates_with_credentials_of_real_providers(settings: Settings) -> None:
