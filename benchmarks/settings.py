@@ -11,7 +11,7 @@ from config.settings import (
     QUEUEADMIN,
     STORAGES,
 )
-from queueadmin.policies import Policy, Rate, per_second
+from queueadmin.policies import Policy, Rate, fixed, per_second
 
 INSTALLED_APPS = [*INSTALLED_APPS, "benchmarks.workload"]
 if name := os.environ.get("BENCHMARK_DATABASE"):
@@ -29,5 +29,7 @@ QUEUEADMIN = {
         "rated": Policy(rate=per_second(50)),
         "rated-briefly": Policy(rate=Rate(20, 500)),
         "narrow": Policy(concurrency=10),
+        "limited": Policy(concurrency=16),
+        "failing": Policy(attempts=2, backoff=fixed(0)),
     },
 }
