@@ -6,7 +6,7 @@ their own threads are not started: each method is one thing that they would do.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from queue import PriorityQueue, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 import dramatiq
@@ -17,6 +17,7 @@ from queueadmin import dispatcher
 from queueadmin.recorder import Recorder
 from queueadmin.registry import Registration
 from queueadmin.scoreboard import Running, Scoreboard
+from queueadmin.work_queue import WorkQueue
 
 # Nobody waits so long unless a thread has died.
 _PATIENCE = 30.0
@@ -59,13 +60,14 @@ class Process:
         broker.scoreboard = Scoreboard.in_memory(1)
         broker.heart = dispatcher.Heart(broker)
         broker.recorder = Recorder(broker, Registration(broker, threads=1, queues=None))
+        self._work_queue = broker.work_queue = WorkQueue(lambda queue: 1, lambda queue: 1.0)
         declare(broker, queues, self._act)
         self.beat()
         self._consumers = {queue: self._consume(queue) for queue in queues}
         self._thread = WorkerThread(
             broker=broker,
             consumers=self._consumers,
-            work_queue=PriorityQueue(),
+            work_queue=self._work_queue,
             worker_timeout=1,
         )
 
@@ -74,7 +76,7 @@ class Process:
             broker=self.broker,
             queue_name=queue,
             prefetch=2,
-            work_queue=PriorityQueue(),
+            work_queue=self._work_queue,
             worker_timeout=0,
         )
         thread.consumer = self.broker.consume(queue, prefetch=2, timeout=0)
@@ -91,18 +93,19 @@ class Process:
         """Take the next message and begin it; return the job and dispatch whose actor runs."""
         assert self.running is None
         for thread in self._consumers.values():
-            delivery = next(thread.consumer)
-            if delivery is not None:
-                self._thread.work_queue.put(delivery)
-                self._pool.submit(self._run)
-                if self._events.get(timeout=_PATIENCE) == "started":
-                    self.running = delivery.message_id, delivery.dispatch
-                return self.running
-        return None
+            if self._work_queue.empty():
+                next(thread.consumer)
+        if self._work_queue.empty():
+            return None
+        delivery = self._work_queue.get().message
+        self._pool.submit(self._run, delivery)
+        if self._events.get(timeout=_PATIENCE) == "started":
+            self.running = delivery.message_id, delivery.dispatch
+        return self.running
 
-    def _run(self) -> None:
+    def _run(self, delivery: Any) -> None:
         try:
-            self._thread.process_message(self._thread.work_queue.get())
+            self._thread.process_message(delivery)
         finally:
             self._events.put("ended")
 

@@ -77,15 +77,15 @@ def test_waiting_as_long_as_told_is_enough(redis_url, limit, window_ms):
     transport.push(parcels(limit * 3))
     control = Control(rate=Rate(limit, window_ms))
 
-    rounds = []
-    for _ in range(3):
-        found, _ = transport.fetch_limited("q", 100, control, [])
-        rounds.append(len(found))
-        _, wait_ms = transport.fetch_limited("q", 100, control, [])
-        time.sleep(wait_ms / 1000)  # as a consumer does
+    started, has_waited = 0, False
+    while started < limit * 3:
+        found, wait_ms = transport.fetch_limited("q", 100, control, [])
+        # However slow this process is: who has waited as long as told gets something.
+        assert found or not has_waited
+        started += len(found)
+        has_waited = not found
+        time.sleep(wait_ms / 1000 if has_waited else 0)  # as a consumer does
     transport.close()
-
-    assert rounds == [limit] * 3
 
 
 class SlotMachine(RuleBasedStateMachine):

@@ -30,7 +30,7 @@ def permit(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('queueadmin', '0020_alerts'),
+        ('queueadmin', '0017_alerts'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
