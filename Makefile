@@ -60,9 +60,11 @@ chaos: $(VENV)/dev.stamp
 crash-points: $(VENV)/dev.stamp
 	CRASH_POINTS=all $(BIN)/python -m pytest -q tests/integration/test_crash_points.py
 
-NAME ?= limits priority schedule
+NAME ?= drain enqueue latency limits priority schedule web memory
 bench: $(VENV)/dev.stamp
-	@for name in $(NAME); do $(BIN)/python -m benchmarks $$name $(QUICK) || exit 1; done
+	@for name in $(NAME); do \
+		$(BIN)/python -m benchmarks $$name $(QUICK) --folder build/bench || exit 1; done
+	@echo "Charts and results with the facts of this machine are in build/bench."
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

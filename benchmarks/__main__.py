@@ -1,10 +1,11 @@
-"""`python -m benchmarks NAME --format json|table [--quick]`."""
+"""`python -m benchmarks NAME --format json|table [--quick] [--folder FOLDER]`."""
 
 import argparse
 import importlib
 import sys
+from pathlib import Path
 
-from . import results
+from . import chart, results
 from .stand import stand
 
 #: Each a module with `measure(stand, *, quick)`, and where medians do not compare well, with a
@@ -15,9 +16,12 @@ NAMES = (
     "latency",
     "limits",
     "lists",
+    "memory",
     "priority",
     "recovery",
+    "scale",
     "schedule",
+    "statistics",
     "web",
 )
 
@@ -28,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--format", choices=("json", "table"), default="table")
     parser.add_argument("--quick", action="store_true", help="fewer jobs and runs")
+    parser.add_argument("--folder", type=Path, help="keep the report there as JSON and SVG, too")
     options = parser.parse_args(arguments)
     with stand() as servers:
         machine = results.machine(servers.servers)
@@ -37,6 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
     report = results.Report(options.name, machine, rows, ratios(rows))
     text = report.as_json() if options.format == "json" else report.as_table()
     sys.stdout.write(f"{text}\n")
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        (options.folder / f"{options.name}.json").write_text(report.as_json() + "\n")
+        (options.folder / f"{options.name}.svg").write_text(chart.svg(report))
     return 0
 
 

@@ -7,9 +7,10 @@ a tenth has ended to the last. A job of this project has ended when its outcome 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+from . import results
 from .results import Row, row
 from .rivals import BullMQ, Dramatiq, Ours, System, WithAdminMiddleware
 from .rivals.environments import ANYWHERE, ON_POSTGRESQL
@@ -19,23 +20,32 @@ from .stand import Stand
 BEST_PREFETCH = "64"
 _LOOK_SECONDS = 0.01
 _UNIT = "jobs / s"
+_FAILING = "jobs / s, all fail once and a tenth twice"
+_LIMITED = "jobs / s, at most 16 at once"
 
 
 def measure(stand: Stand, *, quick: bool) -> list[Row]:
     """Measure every system in turn, several times over."""
     jobs, runs = (6_000, 2) if quick else (20_000, 5)
-    rates: dict[str, list[float]] = {}
-    with _systems(stand, quick=quick) as systems:
+    rates: dict[tuple[str, str], list[float]] = {}
+    with _systems(stand) as systems:
         for _ in range(runs):
-            for system in systems:
-                rates.setdefault(system.name, []).append(
+            for system, unit in systems:
+                rates.setdefault((system.name, unit), []).append(
                     rate(system, max(round(jobs * system.share), 200))
                 )
-    return [row(name, _UNIT, values) for name, values in rates.items()]
+    return [row(name, unit, values) for (name, unit), values in rates.items()]
+
+
+def ratios(rows: Sequence[Row]) -> dict[str, float]:
+    """Return our median divided by each rival's; a limited queue's by that of one without."""
+    medians = {(found.system, found.unit): found.median for found in rows}
+    limited = medians["queueadmin", _LIMITED] / medians["bare-dramatiq", _UNIT]
+    return {**results.ratios(rows), "bare-dramatiq, ours limited to 16": round(limited, 3)}
 
 
 @contextmanager
-def _systems(stand: Stand, *, quick: bool) -> Iterator[list[System]]:
+def _systems(stand: Stand) -> Iterator[list[tuple[System, str]]]:
     is_sqlite = "sqlite" in stand.servers["database"]
     systems: list[System] = [
         Ours(stand),
@@ -49,10 +59,17 @@ def _systems(stand: Stand, *, quick: bool) -> Iterator[list[System]]:
         systems.append(BullMQ(stand))
         systems += [rival(stand) for rival in ON_POSTGRESQL]
     systems += [rival(stand) for rival in ANYWHERE]
+    failing = Dramatiq(stand, "bare-dramatiq-failing", "failing", {"BENCHMARK_FAILING": "1"})
+    turns: list[tuple[System, str]] = [
+        *((system, _UNIT) for system in systems),
+        (Ours(stand, "failing"), _FAILING),
+        (failing, _FAILING),
+        (Ours(stand, "limited"), _LIMITED),
+    ]
     with ExitStack() as stack:
-        for system in systems:
+        for system, _ in turns:
             stack.callback(system.close)
-        yield systems
+        yield turns
 
 
 def rate(system: System, jobs: int) -> float:
@@ -75,4 +92,5 @@ def rate(system: System, jobs: int) -> float:
             if now > deadline:
                 raise TimeoutError(f"{system.name}: {left} of {jobs} jobs are left.")
             time.sleep(_LOOK_SECONDS)  # paces the looks
-        return at_start / (time.monotonic() - began)
+        # All may be done between two looks.
+        return (at_start or jobs) / max(time.monotonic() - (began or deadline - 120), _LOOK_SECONDS)

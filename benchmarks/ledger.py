@@ -22,22 +22,11 @@ def fill(jobs: int, dead: int) -> None:
         raise SystemExit("This benchmark makes its rows in PostgreSQL: set DATABASE_URL.")
     part = 10 if jobs < 1_000_000 else 1
     waiting, scheduled, retrying = 50_000 // part, 10_000 // part, 5_000 // part
-    message = json.dumps(
-        {
-            "queue_name": "queue-00",
-            "actor_name": "send_message",
-            "args": [12],
-            "kwargs": {"order": 12, "padding": "x" * 200},
-            "options": {},
-            "message_id": "m",
-            "message_timestamp": 0,
-        }
-    )
     with connection.cursor() as cursor:
         for start in range(0, jobs, _STEP):
             last = min(start + _STEP, jobs)
             cursor.execute(_JOBS, {
-                "first": start + 1, "last": last, "message": message.encode(),
+                "first": start + 1, "last": last, "message": _message(),
                 "dead": dead, "retrying": dead + retrying,
                 "scheduled": dead + retrying + scheduled,
                 "waiting": dead + retrying + scheduled + waiting,
@@ -47,6 +36,30 @@ def fill(jobs: int, dead: int) -> None:
         cursor.execute(_GROUPS)
         cursor.execute(_with_columns(_STATISTICS))
         cursor.execute("VACUUM ANALYZE")
+
+
+def add_completed(first: int, last: int) -> None:
+    """Add completed jobs with these numbers, each with its attempt."""
+    numbers = {"dead": 0, "retrying": 0, "scheduled": 0, "waiting": 0, "message": _message()}
+    with connection.cursor() as cursor:
+        for start in range(first, last, _STEP):
+            end = min(start + _STEP, last)
+            cursor.execute(_JOBS, {**numbers, "first": start + 1, "last": end})
+            cursor.execute(_COMPLETED_ATTEMPTS, {"first": start + 1, "last": end})
+        cursor.execute("VACUUM ANALYZE")
+
+
+def _message() -> bytes:
+    fields = {
+        "queue_name": "queue-00",
+        "actor_name": "send_message",
+        "args": [12],
+        "kwargs": {"order": 12, "padding": "x" * 200},
+        "options": {},
+        "message_id": "m",
+        "message_timestamp": 0,
+    }
+    return json.dumps(fields).encode()
 
 
 _JOBS = f"""
@@ -75,6 +88,14 @@ INSERT INTO queueadmin_attempt (
 SELECT id, 1, 1, state, started_at, 41, 'web1:1', '5.2', error_class, error_message,
   repeat('  File "/srv/app/notifications/actors.py", line 31, in send' || chr(10), 20)
 FROM queueadmin_job WHERE state IN ('dead', 'retrying') ORDER BY enqueued_at
+"""
+_COMPLETED_ATTEMPTS = """
+INSERT INTO queueadmin_attempt (
+  job_id, dispatch, number, outcome, started_at, duration_ms, worker, release, error_class,
+  error_message, traceback)
+SELECT md5(i::text), 1, 1, 'completed', now() - i * interval '1.5 second', 41, 'web1:1', '5.2',
+  '', '', ''
+FROM generate_series(%(first)s, %(last)s) AS n (i)
 """
 _LETTERS = f"""
 INSERT INTO queueadmin_deadletter (

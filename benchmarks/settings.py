@@ -11,7 +11,7 @@ from config.settings import (
     QUEUEADMIN,
     STORAGES,
 )
-from queueadmin.policies import Policy, Rate, per_second
+from queueadmin.policies import Policy, Rate, fixed, per_second
 
 INSTALLED_APPS = [*INSTALLED_APPS, "benchmarks.workload"]
 if name := os.environ.get("BENCHMARK_DATABASE"):
@@ -24,9 +24,12 @@ LOGGING["root"]["level"] = "INFO"  # the fleet waits for "is ready"
 LOGGING["loggers"] = {"queueadmin.jobs": {"level": os.environ.get("BENCHMARK_JOB_LOG", "WARNING")}}
 QUEUEADMIN = {
     **QUEUEADMIN,
+    "METRICS_ADDRESSES": ["127.0.0.1"],  # from where the benchmark asks for them
     "QUEUES": {
         "rated": Policy(rate=per_second(50)),
         "rated-briefly": Policy(rate=Rate(20, 500)),
         "narrow": Policy(concurrency=10),
+        "limited": Policy(concurrency=16),
+        "failing": Policy(attempts=2, backoff=fixed(0)),
     },
 }

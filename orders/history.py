@@ -1,8 +1,8 @@
 """A believable past for the demo: many orders, written in bulk, at rest.
 
 They are rows only. No jobs are made of them and nobody is told anything: what is past has
-been told. Orders, lines, steps, requests, credit entries and invoices fit together, so
-that reports, routing, scores and reconciliation find a business that makes sense.
+been told. Orders, lines, steps, requests, messages, credit entries and invoices fit together,
+so that reports, routing, scores and reconciliation find a business that makes sense.
 """
 
 import random
@@ -12,8 +12,13 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 
+from notifications.models import Channel, Delivery, DeliveryState, ReceiptStatus
+from queueadmin.models.job import subject_key
+
+from . import telling
 from .models import (
     CreditAccount,
     CreditEntry,
@@ -105,6 +110,7 @@ def _write_batch(
     VendorRequest.objects.bulk_create(
         _request(order, order.vendor) for order in orders if order.vendor
     )
+    _write_messages(orders)
     _write_credit([order for order in orders if order.payment == Payment.CREDIT], chance)
 
 
@@ -148,6 +154,34 @@ def _request(order: Order, vendor: Vendor) -> VendorRequest:
         expires_at=order.placed_at + timedelta(minutes=30),
         answered_at=order.placed_at + timedelta(minutes=12) if is_delivered else None,
     )
+
+
+def _write_messages(orders: list[Order]) -> None:
+    """Write that each shop was told of each step by WhatsApp, and that it arrived."""
+    Delivery.objects.bulk_create(message for order in orders for message in _messages(order))
+    subjects = [subject_key(order) for order in orders]
+    # It is stamped with the present when a row is made.
+    Delivery.objects.filter(subject__in=subjects).update(created_at=F("sent_at"))
+
+
+def _messages(order: Order) -> Iterator[Delivery]:
+    for step in _events(order):
+        if event := telling.EVENTS.get(OrderState(step.state)):
+            yield Delivery(
+                event=event,
+                subject=subject_key(order),
+                recipient=subject_key(order.retailer),
+                recipient_name=order.retailer.name,
+                channel=Channel.WHATSAPP,
+                state=DeliveryState.SENT,
+                address=order.retailer.phone,
+                provider="whatsapp",
+                provider_message_id=f"wamid.{uuid.uuid4().hex}",
+                sent_at=step.at,
+                receipt=ReceiptStatus.DELIVERED,
+                receipt_rank=ReceiptStatus.DELIVERED.rank,
+                receipt_at=step.at,
+            )
 
 
 def _write_credit(orders: list[Order], chance: random.Random) -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.core.mail import EmailMessage
+from django.core.mail import EmailMessage, get_connection
 from django.db.models import F, Q
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -39,6 +39,8 @@ OVERDUE_AFTER = timedelta(seconds=60)
 _CLAIM = timedelta(minutes=2)
 _GIVE_UP_AFTER = timedelta(hours=24)
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(seconds=15), timedelta(minutes=15)
+# A mail server that is silent must not keep a watcher for ever, as it would by default.
+_MAIL_SECONDS = 15
 _AT_ONCE = 20
 _MOST_LINES = 50
 
@@ -141,7 +143,8 @@ def _failed(message: AlertMessage, error: Exception) -> None:
     Raises:
         NotYet: it is to be tried again.
     """
-    text = f"{type(error).__name__}: {error}"[:2_000]
+    # What a server answers may be anything; PostgreSQL refuses NUL.
+    text = f"{type(error).__name__}: {error}".replace("\0", "")[:2_000]
     logger.warning("Message %s to %s failed: %s", message.pk, message.channel, text)
     is_final = isinstance(error, PermanentError) or now() - message.created_at > _GIVE_UP_AFTER
     if is_final:
@@ -204,6 +207,7 @@ def deliver(channel: str, target: str, events: Sequence[Mapping[str, Any]], *, n
             "Message-ID": f"<alert.{number}.{since}@queueadmin>",
             "Auto-Submitted": "auto-generated",
         },
+        connection=get_connection(timeout=_MAIL_SECONDS),
     ).send()
 
 

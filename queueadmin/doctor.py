@@ -1,5 +1,6 @@
 """Looks at everything queueadmin stands on, and says what to do about what is wrong."""
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -11,6 +12,8 @@ from . import clock, conf, overview, recurring, scheduling, workers
 from .brokers.base import BrokerUnavailable
 from .conf import settings
 from .exceptions import ConfigurationError
+from .models import Alert
+from .states import AlertKind
 
 # More than this is no measuring error; schedules and leases of hosts drift apart.
 _SKEW = timedelta(seconds=1)
@@ -35,7 +38,7 @@ def examine() -> list[Finding]:
     """Run every check. Those that read the ledger are left out where it cannot be read."""
     findings = [_settings(), _broker(), *database()]
     if all(finding.is_good for finding in findings if finding.check == "database"):
-        for check in (_clock, _workers, _versions, _scheduler):
+        for check in (_clock, _workers, _versions, _scheduler, _alerts):
             findings.append(check())
     return [*findings, _schedules()]
 
@@ -130,3 +133,11 @@ def _scheduler() -> Finding:
     if late:
         return Finding("scheduler", f"overdue: {', '.join(late)}", _START_SCHEDULER)
     return Finding("scheduler", "no schedule is overdue")
+
+
+def _alerts() -> Finding:
+    kinds = Counter(Alert.objects.filter(closed_at=None).values_list("kind", flat=True))
+    if not kinds:
+        return Finding("alerts", "none is open")
+    found = ", ".join(f"{count} {AlertKind(kind).label}" for kind, count in kinds.most_common())
+    return Finding("alerts", found, "Open Alerts in the console; each says what the matter is.")

@@ -23,6 +23,7 @@ from .states import EffectState
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
+    from django.db.models import QuerySet
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class EffectUnknown(PermanentError):
     def __init__(self, job: str, name: str) -> None:
         super().__init__(
             f"An earlier run of job {job} began {name!r} and did not say how it ended. Find out "
-            "whether it took place, tell `queueadmin.effects.settle`, and requeue the job."
+            "whether it took place, tell `manage.py queueadmin settle-effect`, and requeue the job."
         )
         self.job = job
         self.name = name
@@ -109,13 +110,18 @@ def settle(job_id: str, name: str, *, was_done: bool, by: "User | None", reason:
     """
     audit.require(by, "requeue_deadletter")
     with transaction.atomic():
-        open_ones = Effect.objects.filter(job_id=job_id, name=name, state=EffectState.BEGUN)
+        rows = unknown(job_id, name)
         if was_done:
-            changed = open_ones.update(state=EffectState.DONE, done_at=clock.now())
+            changed = rows.update(state=EffectState.DONE, done_at=clock.now())
         else:
-            changed, _ = open_ones.delete()
+            changed, _ = rows.delete()
         if changed:
             audit.record(
                 "settle effect", "job", [job_id], by=by, reason=reason, name=name, was_done=was_done
             )
     return bool(changed)
+
+
+def unknown(job_id: str, name: str) -> "QuerySet[Effect]":
+    """Return the effect while it is begun and nobody has said how it ended; or no row."""
+    return Effect.objects.filter(job_id=job_id, name=name, state=EffectState.BEGUN)

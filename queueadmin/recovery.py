@@ -2,7 +2,9 @@
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -12,6 +14,7 @@ from . import audit, dispatcher, leases
 from .brokers.base import ServerSettling
 from .clock import now
 from .conf import settings
+from .exceptions import QueueadminError
 from .models import Job, RecoveryRun
 from .states import JobState
 
@@ -25,24 +28,30 @@ _LEASE = timedelta(minutes=5)
 _SETTLING_SECONDS = 15.0
 
 
+class RecoveryOvertaken(QueueadminError):
+    """A run took so long that another one has begun."""
+
+
 def recover(*, by: "User | None" = None, dry_run: bool = False) -> RecoveryRun | None:
     """Run one recovery and return its record; None when another is under way.
 
     Args:
         by: who asked for it; None for the schedule.
         dry_run: only count what would be done.
+
+    Raises:
+        RecoveryOvertaken: a step outlasted the lease, and another run goes on with the rest.
     """
     holder = str(uuid4())
     if not leases.acquire("recovery", holder, _LEASE):
         return None
     run = RecoveryRun.objects.create(started_at=now())
     try:
-        run.found = {
-            "overdue": dispatcher.promote(_broker()) if not dry_run else _overdue(),
-            "dead workers' jobs": _in_dead_hands() if dry_run else dispatcher.rescue(_broker()),
-            "lost in the broker": _redispatch(dry_run=dry_run),
-            "finished, still in the broker": dispatcher.close(_broker(), dry_run=dry_run),
-        }
+        for category, step in _steps(dry_run=dry_run):
+            # A long step must not let the next run begin beside the one after it.
+            if not leases.acquire("recovery", holder, _LEASE):
+                raise RecoveryOvertaken(f"Another run began before {category!r}; it goes on.")
+            run.found[category] = step()
         if by is not None:
             audit.record("recover", "recovery run", [run.pk], by=by, **run.found)
     except Exception as error:  # recorded for people, then raised for the job's own record
@@ -54,6 +63,24 @@ def recover(*, by: "User | None" = None, dry_run: bool = False) -> RecoveryRun |
         leases.release("recovery", holder)
     logger.info("Recovery run %d: %s", run.pk, run.found)
     return run
+
+
+def _steps(*, dry_run: bool) -> list[tuple[str, Callable[[], int]]]:
+    """Return what is looked for, in this order, and how each is found or repaired."""
+    broker = _broker()
+    if dry_run:
+        return [
+            ("overdue", _overdue),
+            ("dead workers' jobs", _in_dead_hands),
+            ("lost in the broker", partial(_redispatch, dry_run=True)),
+            ("finished, still in the broker", partial(dispatcher.close, broker, dry_run=True)),
+        ]
+    return [
+        ("overdue", partial(dispatcher.promote, broker)),
+        ("dead workers' jobs", partial(dispatcher.rescue, broker)),
+        ("lost in the broker", partial(_redispatch, dry_run=False)),
+        ("finished, still in the broker", partial(dispatcher.close, broker)),
+    ]
 
 
 def _broker() -> Any:

@@ -86,16 +86,29 @@ class _Pinned(HTTPConnection):
     def __init__(self, parts: SplitResult) -> None:
         self._is_secure = parts.scheme == "https"
         host, port = parts.hostname or "", parts.port or (443 if self._is_secure else 80)
-        self._checked = _checked_address(host, port)
+        self._checked = _checked_addresses(host, port)
         self.default_port = 443 if self._is_secure else 80
         super().__init__(host, port, timeout=_CONNECT_SECONDS)
 
     def connect(self) -> None:
-        """Connect to the address that was checked, whatever the name means by now."""
-        self.sock = socket.create_connection((self._checked, self.port), self.timeout)
+        """Connect to an address that was checked, whatever the name means by now.
+
+        Raises:
+            OSError: none of them can be reached.
+        """
+        self.sock = self._reach()
         if self._is_secure:
             context = ssl.create_default_context()
             self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
+
+    def _reach(self) -> socket.socket:
+        *others, last = self._checked
+        for address in others:
+            try:
+                return socket.create_connection((address, self.port), self.timeout)
+            except OSError:
+                continue  # as where this host has no IPv6
+        return socket.create_connection((last, self.port), self.timeout)
 
     def abort(self) -> None:
         """End the call from another thread."""
@@ -106,7 +119,7 @@ class _Pinned(HTTPConnection):
                 return  # it has ended by itself
 
 
-def _checked_address(host: str, port: int) -> str:
+def _checked_addresses(host: str, port: int) -> list[str]:
     try:
         found = addresses.resolve(host, port)
     except (OSError, UnicodeError) as error:
@@ -121,4 +134,4 @@ def _checked_address(host: str, port: int) -> str:
             )
     if not found:
         raise WebhookFailed(f"{host} has no address.")
-    return found[0]
+    return found

@@ -128,8 +128,11 @@ class Dramatiq:
         return Message(queue_name=actor, actor_name=actor, args=args, kwargs={}, options={})
 
     def left(self) -> int:
-        # Dramatiq takes the message out of this hash when it is acknowledged.
-        return int(self._stand.redis.hlen(f"{self._namespace}:{self._queue}.msgs"))
+        # Dramatiq takes the message out of these hashes when it is acknowledged.
+        return sum(
+            int(self._stand.redis.hlen(f"{self._namespace}:{self._queue}{delayed}.msgs"))
+            for delayed in ("", ".DQ")
+        )
 
     def close(self) -> None:
         for key in self._stand.redis.scan_iter(f"{self._namespace}:*", count=1000):

@@ -2,8 +2,10 @@
 
 import os
 import time
+from zlib import crc32
 
 import dramatiq
+from dramatiq.middleware import CurrentMessage
 
 #: Queues with the limits that `benchmarks.settings` gives them; "open" and "timed" have none.
 QUEUES = ("open", "timed", "rated", "rated-briefly", "narrow")
@@ -28,3 +30,18 @@ ACTORS = {
 @dramatiq.actor(actor_name="benchmark.noop", queue_name="noop")
 def noop(payload: str) -> None:
     """Do nothing."""
+
+
+@dramatiq.actor(actor_name="benchmark.limited", queue_name="limited")
+def limited(payload: str) -> None:
+    """Do nothing, at most sixteen times at once."""
+
+
+@dramatiq.actor(actor_name="benchmark.failing", queue_name="failing")
+def failing(payload: str) -> None:
+    """Fail the first time, and a tenth of the jobs the second time, too."""
+    message = CurrentMessage.get_current_message()
+    if message is None or not message.options.get("retries"):
+        raise RuntimeError("as told")
+    if crc32(message.message_id.encode()) % 10 == 0:
+        raise RuntimeError("as told")

@@ -72,10 +72,10 @@ class AlertAdmin(RecordAdmin):
     change_list_template = "queueadmin/alerts.html"
     list_display = ("alert", "what", "since", "over", "who")
     list_display_links = None
-    list_filter = (StateTabs, "kind")
+    list_filter = (StateTabs,)
     list_select_related = ("acknowledged_by",)
     sortable_by = ()
-    search_fields = ("subject", "text")
+    search_fields = ("kind", "subject", "text")
     search_help_text = _("A queue, group or job, or a word of what was found")
     empty_text = _(
         "Nothing is the matter. What begins to be appears here: dead letters that pile up, groups "

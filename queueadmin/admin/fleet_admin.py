@@ -299,7 +299,7 @@ class QueueAdmin(FleetAdmin):
             buttons=self.buttons(request, queue) if self.has_verbs else {},
             policy=settings.policy(name),
             limits=queues.limits_of(queue),
-            trouble=_trouble(queue, numbers, consumers),
+            trouble=_trouble(queue, numbers, consumers, is_unusual=bool(unusual)),
             is_paused=queue.is_paused(now()),
             is_broken=queue.breaker_state != Queue.Breaker.CLOSED,
         )
@@ -318,6 +318,7 @@ class OverviewAdmin(QueueAdmin):
     def shown(self, request: HttpRequest) -> dict[str, Any]:
         """Return the queues, and the parts of the other pages that matter most."""
         open_alerts = _open_alerts()
+        shown_alerts = open_alerts if self.may(request, "view_alert") else []
         rows = self.rows(request, open_alerts)
         groups = []
         if self.may(request, "view_failuregroup"):
@@ -327,13 +328,11 @@ class OverviewAdmin(QueueAdmin):
         may_see_schedules = self.may(request, "view_schedulecontrol")
         return {
             "rows": rows,
-            "sentence": queues_sentence(rows),
+            "sentence": _overview_sentence(rows, len(shown_alerts)),
             "alerts": [
                 (alert, address_of(alert, self.admin_site.name))
-                for alert in open_alerts[: _SHOWN + 1]
-            ]
-            if self.may(request, "view_alert")
-            else [],
+                for alert in shown_alerts[: _SHOWN + 1]
+            ],
             "at": now(),
             "is_live": True,
             "groups": [(group, matrix[group.pk][0], matrix[group.pk][2]) for group in groups],
@@ -366,6 +365,17 @@ def _open_alerts() -> list[Alert]:
     return list(Alert.objects.filter(closed_at=None).order_by("-opened_at", "-pk")[:_MOST_ALERTS])
 
 
+def _overview_sentence(rows: Sequence[Row], alerts: int) -> str:
+    """Say first how many alerts are open, then what the matter is with queues, if anything."""
+    if not alerts:
+        return queues_sentence(rows)
+    opened = ngettext("%(count)d alert is open.", "%(count)d alerts are open.", alerts) % {
+        "count": alerts
+    }
+    is_any_troubled = any(row.trouble for row in rows)
+    return f"{opened} {queues_sentence(rows)}" if is_any_troubled else opened
+
+
 def queues_sentence(rows: Sequence[Row]) -> str:
     """Say how many queues need attention, and what the matter is with the first."""
     troubled = [row for row in rows if row.trouble]
@@ -383,7 +393,9 @@ def queues_sentence(rows: Sequence[Row]) -> str:
     ) % {"bad": len(troubled), "count": len(rows), "first": first}
 
 
-def _trouble(queue: Queue, numbers: statistics.QueueNumbers, consumers: int) -> str:
+def _trouble(
+    queue: Queue, numbers: statistics.QueueNumbers, consumers: int, *, is_unusual: bool
+) -> str:
     """Return what is the matter with a queue in a few words; empty if it is well."""
     waiting = numbers.counts.get(JobState.WAITING, 0)
     failed = numbers.flow.failed_percent
@@ -395,6 +407,8 @@ def _trouble(queue: Queue, numbers: statistics.QueueNumbers, consumers: int) -> 
         return _t("%(count)s waiting and no worker consumes it") % {"count": waiting}
     if failed is not None and failed >= _FAILING_PERCENT and numbers.flow.attempts >= 10:
         return _t("%(share).0f %% of attempts fail") % {"share": failed}
+    if is_unusual:
+        return _t("not as usual for this hour")
     return ""
 
 

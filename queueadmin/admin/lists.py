@@ -157,6 +157,8 @@ class ConsoleChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         """Read the page's rows, and let the page add what it shows beside them."""
         self.tabs = self._tabs(request)
+        # Tabs stand above the list; for them alone there is no bar beside it.
+        self.has_filters = any(not isinstance(spec, TabFilter) for spec in self.filter_specs)
         for tab in self.tabs:
             if tab.is_selected:
                 # The open tab is the list: nobody counts it twice.

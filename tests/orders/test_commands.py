@@ -1,5 +1,7 @@
 """The demo's business has a past that fits together, and can be kept busy."""
 
+import logging
+import re
 from decimal import Decimal
 
 import pytest
@@ -9,7 +11,7 @@ from pytest_django import Settings
 
 from notifications.models import Delivery, DeliveryState
 from notifications.sandbox import Sandbox
-from orders import credit
+from orders import credit, figures
 from orders.models import CreditAccount, Invoice, Order, OrderEvent, Retailer
 from orders.simulation import Simulation
 from queueadmin.testing import run_jobs
@@ -30,6 +32,15 @@ def test_a_seeded_past_makes_sense(sandbox: Sandbox) -> None:
         assert order.history.last().state == order.state  # type: ignore[union-attr]
         assert order.total == sum((line.total for line in order.lines.all()), Decimal())
     assert OrderEvent.objects.filter(order=past.first()).count() >= 2
+    day = past.filter(state="delivered").earliest("placed_at").placed_at.date()
+    counted = figures.of_day(day)
+    assert counted.sent >= counted.steps["placed"] > 0
+
+
+@pytest.mark.parametrize("number", ["-5", "many", "99999999999"])
+def test_a_past_of_no_sensible_size_is_refused(number: str) -> None:
+    with pytest.raises(CommandError, match="no number from 0"):
+        call_command("seed", "--orders", number)
 
 
 def test_a_simulated_business_orders_answers_and_delivers(sandbox: Sandbox) -> None:
@@ -88,6 +99,20 @@ def test_without_a_sandbox_it_says_what_to_do_and_orders_nothing(settings: Setti
         call_command("simulate", seconds=1, rate=5, failures=1)
 
     assert Order.objects.count() == before
+
+
+def test_a_simulation_shows_one_line_a_second_and_no_log(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call_command("seed")
+    caplog.clear()
+    capsys.readouterr()
+    with caplog.at_level("INFO"):
+        call_command("simulate", seconds=0.9, rate=3)
+
+    assert re.fullmatch(r"[^\n]*3 placed[^\n]*\n", capsys.readouterr().out)
+    assert not caplog.records
+    assert not logging.root.manager.disable
 
 
 def test_nobody_simulates_with_credentials_of_real_providers(settings: Settings) -> None:

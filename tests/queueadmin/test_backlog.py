@@ -93,6 +93,7 @@ def states():
     return dict(Job.objects.values_list("pk", "state"))
 
 
+@pytest.mark.every_provider
 def test_what_waits_and_what_is_delayed_becomes_jobs_under_its_ids(
     broker, plain, work, ours, start_worker, ran
 ):
@@ -252,6 +253,7 @@ def test_the_permission_is_asked_for(broker, plain, verb):
 
 
 # --- And back -------------------------------------------------------------------------
+@pytest.mark.every_provider
 def test_open_jobs_are_handed_back_and_run_by_plain_workers_once(
     broker, plain, ours, work, plain_worker, ran
 ):
@@ -275,6 +277,7 @@ def test_open_jobs_are_handed_back_and_run_by_plain_workers_once(
     assert {sent.message_id, later.message_id} <= states().keys()
 
 
+@pytest.mark.every_provider
 def test_what_our_workers_hold_is_not_handed_back(broker, make_broker, plain, client, ours):
     ours.send(1)
     other = make_broker()

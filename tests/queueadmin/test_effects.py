@@ -1,10 +1,13 @@
 """Something that a job does outside of the database happens once."""
 
+import io
+import json
 import threading
 from contextlib import suppress
 
 import dramatiq
 import pytest
+from django.core.management import call_command
 from django.db import connection, transaction
 
 from queueadmin import deadletters, effects, ledger
@@ -101,6 +104,28 @@ def test_what_was_settled_is_done_by_the_requeued_job_or_skipped(
     assert charged == amounts
     assert Job.objects.get().state == JobState.COMPLETED
     assert AuditEntry.objects.filter(verb="settle effect").count() == 1
+
+
+@pytest.mark.django_db
+def test_the_command_settles_what_is_unknown_once(charge):
+    charge.answers = [TimeoutError("no answer")]
+    job = charge.send(5).message_id
+    run_jobs()
+
+    assert command("settle-effect", job, "charge", "--done", "--dry-run")["changed"]
+    assert command("job", job)["effect_list"][0]["state"] == EffectState.BEGUN
+    assert command("settle-effect", job, "charge", "--done", "--reason", "asked")["changed"]
+    assert command("job", job)["effect_list"][0]["state"] == EffectState.DONE
+    with pytest.raises(SystemExit) as ended:
+        command("settle-effect", job, "charge", "--undone")
+    assert ended.value.code == 1
+
+
+def command(*arguments):
+    out = io.StringIO()
+    call_command("queueadmin", *arguments, "--format", "json", stdout=out)
+    (row,) = json.loads(out.getvalue())
+    return row
 
 
 @pytest.mark.django_db

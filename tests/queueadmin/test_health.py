@@ -7,8 +7,11 @@ import dramatiq
 import pytest
 from django.db import OperationalError, connection
 from django.db.migrations.recorder import MigrationRecorder
+from django.utils import timezone
 
 from queueadmin.brokers import RedisBroker
+from queueadmin.models import Alert
+from queueadmin.states import AlertKind
 from tests.queueadmin.rows import make_user
 
 
@@ -97,6 +100,18 @@ def test_people_are_shown_what_is_wrong_and_what_to_do(client, broker):
         assert f'<th scope="row">{check}</th>' in found
     assert "Start some: manage.py rundramatiq." in found
     assert "need attention" in found
+
+
+@pytest.mark.django_db
+def test_the_page_for_people_counts_the_open_alerts(client, broker):
+    client.force_login(make_user("anna", "view_queue"))
+    facts = {"kind": AlertKind.STUCK, "text": "x", "opened_at": timezone.now()}
+    Alert.objects.create(subject="sms", **facts)
+    Alert.objects.create(subject="mail", closed_at=timezone.now(), **facts)
+
+    assert f"1 {AlertKind.STUCK.label}" in client.get("/health/").content.decode()
+    Alert.objects.update(closed_at=timezone.now())
+    assert "none is open" in client.get("/health/").content.decode()
 
 
 @pytest.mark.django_db

@@ -200,3 +200,47 @@ def test_a_killed_server_that_comes_back_costs_no_job_and_no_second_run(server, 
         broker.close()
     assert sorted(ran) == list(range(501))
     assert Attempt.objects.count() == 501
+
+
+def test_a_server_whose_disk_is_full_takes_up_its_work_when_there_is_room(
+    tmp_path_factory, transactional_db
+):
+    folder = tmp_path_factory.mktemp("v")
+    server = Server(folder)
+    server.start()
+    broker = server.make_broker()
+    previous = dramatiq.get_broker()
+    dramatiq.set_broker(broker)
+    ran = []
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number):
+        ran.append(number)
+
+    worker = dramatiq.Worker(broker, worker_threads=2, worker_timeout=100)
+    worker.start()
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("save", "3600 1")
+            # No file can take the place of a folder: the snapshot fails, as on a full disk.
+            (folder / "dump.rdb").mkdir()
+            client.bgsave()
+            wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+            with pytest.raises(redis.RedisError, match="MISCONF"):
+                client.set("more", "x")
+            sent = {work.send(number).message_id for number in range(20)}
+            assert (
+                set(Job.objects.filter(state=JobState.WAITING).values_list("pk", flat=True)) == sent
+            )
+
+            (folder / "dump.rdb").rmdir()
+            client.bgsave()
+        wait_until(lambda: completed() == 20)
+        assert all(thread.is_alive() for thread in [*worker.workers, *worker.consumers.values()])
+    finally:
+        worker.stop(timeout=5_000)
+        dramatiq.set_broker(previous)
+        broker.close()
+        server.kill()
+    assert sorted(ran) == list(range(20))
+    assert Attempt.objects.count() == 20

@@ -1,10 +1,13 @@
-"""Recovery closes what has ended and still lies in the broker."""
+"""Recovery runs one at a time, and closes what has ended and still lies in the broker."""
+
+from datetime import timedelta
 
 import dramatiq
 import pytest
 
-from queueadmin import ledger, recovery
-from queueadmin.models import Job
+from queueadmin import dispatcher, leases, ledger, recovery
+from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.models import Job, Lease, RecoveryRun
 from queueadmin.states import JobState
 from queueadmin.testing import run_jobs
 
@@ -76,3 +79,56 @@ def test_what_the_ledger_does_not_know_stays(broker, restored):
     assert recovery.recover().found[CLOSED] == 0
 
     assert broker.transport.size("q") == 1
+
+
+# --- One at a time ----------------------------------------------------------------------
+def during(monkeypatch, act):
+    """Do something in the middle of a run."""
+    rescue = dispatcher.rescue
+
+    def wrapped(broker):
+        monkeypatch.setattr(dispatcher, "rescue", rescue)
+        act()
+        return rescue(broker)
+
+    monkeypatch.setattr(dispatcher, "rescue", wrapped)
+
+
+def test_while_one_runs_another_does_not_begin(broker, work, monkeypatch):
+    seen = []
+    during(monkeypatch, lambda: seen.append(recovery.recover()))
+
+    assert recovery.recover() is not None
+
+    assert seen == [None]
+    assert RecoveryRun.objects.count() == 1
+    assert recovery.recover() is not None
+
+
+def test_one_that_was_overtaken_leaves_the_rest_to_the_other(broker, work, monkeypatch):
+    def overtake():
+        Lease.objects.filter(role="recovery").update(expires_at="2020-01-01T00:00Z")
+        assert leases.acquire("recovery", "another", timedelta(minutes=5))
+
+    during(monkeypatch, overtake)
+
+    with pytest.raises(recovery.RecoveryOvertaken):
+        recovery.recover()
+
+    run = RecoveryRun.objects.get()
+    assert set(run.found) == {"overdue", "dead workers' jobs"}
+    assert run.error.startswith("RecoveryOvertaken")
+    assert recovery.recover() is None
+
+
+def test_what_was_found_before_a_failure_is_kept(broker, work, monkeypatch):
+    def fail():
+        raise BrokerUnavailable("away")
+
+    during(monkeypatch, fail)
+
+    with pytest.raises(BrokerUnavailable):
+        recovery.recover()
+
+    assert RecoveryRun.objects.get().found == {"overdue": 0}
+    assert recovery.recover() is not None

@@ -1,15 +1,21 @@
 """A watcher looks and tells when no worker can."""
 
+import json
+import signal
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
+from io import StringIO
 from typing import Any
 
 import pytest
 import time_machine
 from django.core import mail
+from django.core.management import call_command
 from django.db import OperationalError
 from django.utils import timezone
 
-from queueadmin import alert_messages, alerts, watching
+from queueadmin import alert_messages, alerts, scheduling, watching
 from queueadmin.clock import now
 from queueadmin.models import Alert, AlertMessage, Worker
 from queueadmin.states import MessageState
@@ -157,3 +163,71 @@ def test_a_message_is_given_up_after_a_day(monkeypatch: pytest.MonkeyPatch) -> N
 
     message.refresh_from_db()
     assert (message.state, message.attempts) == (MessageState.FAILED, 2)
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Give back the handlers that commands replace."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.usefixtures("signals")
+def test_the_scheduler_watches_beside_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_watched = threading.Event()
+    monkeypatch.setattr(Watcher, "step", lambda watcher: is_watched.set())
+    monkeypatch.setattr(scheduling.Scheduler, "run", lambda scheduler: is_watched.wait(20))
+
+    call_command("runscheduler", stdout=StringIO())
+
+    assert is_watched.is_set()
+
+
+@pytest.mark.usefixtures("signals")
+def test_a_command_does_nothing_but_watch_until_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    def step(watcher: Watcher) -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(Watcher, "step", step)
+
+    call_command("queueadmin", "watch")
+
+    assert len(looks) == 2
+
+
+def test_a_watcher_that_fails_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    def step(watcher: Watcher) -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            watcher.stop()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(Watcher, "step", step)
+
+    Watcher().run()
+
+    assert len(looks) == 2
+
+
+def test_alerts_are_listed_and_acknowledged_from_a_shell() -> None:
+    at = now()
+    alert = Alert.objects.create(kind="stuck", subject="mail", text="7 wait", opened_at=at)
+    Alert.objects.create(kind="stuck", subject="b", text="x", opened_at=at, closed_at=at)
+    out = StringIO()
+
+    call_command("queueadmin", "alerts", "--format", "json", stdout=out)
+    call_command("queueadmin", "acknowledge", str(alert.pk), "--reason", "on it", stdout=StringIO())
+
+    assert [row["subject"] for row in json.loads(out.getvalue())] == ["mail", "b"]
+    alert.refresh_from_db()
+    assert alert.acknowledged_at is not None

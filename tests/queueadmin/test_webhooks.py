@@ -108,6 +108,19 @@ def test_the_connection_goes_to_the_address_that_was_checked(
     assert [host for host in asked if host != "127.0.0.1"] == ["hooks.example"]
 
 
+def test_another_address_of_the_name_is_tried_when_one_cannot_be_reached(
+    httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    httpserver.expect_request("/").respond_with_data("ok")
+    # The server listens on the last of them only.
+    both = ["127.0.0.77", "127.0.0.1"]
+    monkeypatch.setattr("queueadmin.addresses.resolve", lambda host, port: both)
+
+    post(f"http://hooks.example:{httpserver.port}/")
+
+    assert len(httpserver.log) == 1
+
+
 def test_a_redirect_is_not_followed(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/hook").respond_with_response(
         Response(status=307, headers={"Location": httpserver.url_for("/elsewhere")})

@@ -1,7 +1,9 @@
 """Fills an empty site with the demo business."""
 
-from argparse import ArgumentParser
-from datetime import datetime, time, timedelta
+import time
+from argparse import ArgumentParser, ArgumentTypeError
+from datetime import datetime, timedelta
+from datetime import time as clock_time
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +15,8 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, ProgressColumn, Task
+from rich.text import Text
 
 from orders import demo, history, pictures
 from orders.models import (
@@ -42,6 +45,8 @@ CHANGES = (
 )
 #: So many orders would be too many for three shops.
 MORE_SHOPS_FROM = 500
+#: More would be a slip of the finger: at some hundred a second they take hours.
+MOST_ORDERS = 10_000_000
 
 
 class Command(BaseCommand):
@@ -55,7 +60,7 @@ class Command(BaseCommand):
             "--force", action="store_true", help="also on a site that is served by HTTPS"
         )
         parser.add_argument(
-            "--orders", type=int, default=0, help="also write so many orders of the past"
+            "--orders", type=_count, default=0, help="also write so many orders of the past"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -92,11 +97,30 @@ class Command(BaseCommand):
         if count > MORE_SHOPS_FROM:
             _more_shops()
         console = Console()
-        with Progress(console=console, disable=not console.is_terminal) as progress:
+        began = time.monotonic()
+        with Progress(
+            *Progress.get_default_columns(), SpeedColumn(), console=console,
+            disable=not console.is_terminal,
+        ) as progress:  # fmt: skip
             task = progress.add_task("orders", total=count)
             for size in history.write(count):
                 progress.advance(task, size)
-        self.stdout.write(f"{count} orders of the past are written.")
+        speed = count / max(time.monotonic() - began, 0.001)
+        self.stdout.write(f"{count} orders of the past are written, {speed:,.0f} per second.")
+
+
+class SpeedColumn(ProgressColumn):
+    """How many rows a second are written."""
+
+    def render(self, task: Task) -> Text:
+        """Show nothing until it is known."""
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) > MOST_ORDERS:
+        raise ArgumentTypeError(f"{text} is no number from 0 to {MOST_ORDERS:,}")
+    return int(text)
 
 
 def _accounts() -> dict[str, User]:
@@ -173,7 +197,9 @@ def _slots() -> None:
     length = timedelta(hours=demo.SLOT_LENGTH)
     for day in range(1, demo.SLOT_DAYS + 1):
         for hour in demo.SLOT_HOURS:
-            start = timezone.make_aware(datetime.combine(today + timedelta(days=day), time(hour)))
+            start = timezone.make_aware(
+                datetime.combine(today + timedelta(days=day), clock_time(hour))
+            )
             DeliverySlot.objects.get_or_create(
                 starts_at=start, defaults={"ends_at": start + length, "capacity": 20}
             )

@@ -1,7 +1,10 @@
 """Keeps the demo business busy."""
 
+import logging
 import time
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
@@ -27,6 +30,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self._require(options)
+        if options["verbosity"] < 2:
+            # What the jobs do is in the console; here it would drown the one line a second.
+            with _quiet():
+                self._simulate(options)
+        else:
+            self._simulate(options)
+
+    def _simulate(self, options: dict[str, Any]) -> None:
         simulation = Simulation(options["failures"], settings.SANDBOX_URL)
         end = time.monotonic() + options["seconds"] if options["seconds"] else None
         due = 0.0
@@ -56,3 +67,13 @@ class Command(BaseCommand):
             raise CommandError("--failures is from 0 to 1 and --rate above 0, up to 100.")
         if not Retailer.objects.exists() or not Product.objects.exists():
             raise CommandError("There is no business yet. Run `manage.py seed` first.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -23,6 +23,7 @@ from queueadmin import (
     backlog,
     deadletters,
     doctor,
+    effects,
     jobs,
     overview,
     queues,
@@ -158,6 +159,17 @@ class Command(BaseCommand):
         sub.add_argument("--to", dest="url", required=True, metavar="URL")
         sub.add_argument("--to-namespace", dest="namespace", default="dramatiq")
         sub.add_argument("--dry-run", action="store_true", help="only count what would be moved")
+        sub = add(
+            "settle-effect",
+            "Say whether something that a job left unknown took place.",
+            changes=True,
+        )
+        sub.add_argument("id", metavar="JOB")
+        sub.add_argument("name")
+        answer = sub.add_mutually_exclusive_group(required=True)
+        answer.add_argument("--done", dest="was_done", action="store_true", help="it took place")
+        answer.add_argument("--undone", dest="was_done", action="store_false", help="it did not")
+        sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
         sub = add("schedule", "List schedules, or enqueue the job of one now.", changes=True)
         sub.add_argument("--run", metavar="NAME", help="enqueue this one's job now")
         sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
@@ -214,11 +226,16 @@ class Command(BaseCommand):
                  "error_message")  # fmt: skip
         facts = {name: getattr(job, name) for name in shown}
         attempts = list(job.attempt_set.order_by("id").values(*tried)[:MOST_ROWS])
+        told = ("name", "state", "begun_at", "done_at")
+        effect_list = [dict(row) for row in job.effect_set.order_by("id").values(*told)]
         if options["format"] == "json":
-            self._write([{**facts, "attempt_list": attempts}], options)
+            lists = {"attempt_list": attempts, "effect_list": effect_list}
+            self._write([{**facts, **lists}], options)
             return
         self._write([{"field": name, "value": value} for name, value in facts.items()], options)
         self._write(attempts, options)
+        if effect_list:
+            self._write(effect_list, options)
 
     def _deadletters(
         self, *, status: str | None, queue: str | None, limit: int, **options: Any
@@ -411,6 +428,19 @@ class Command(BaseCommand):
         self._write([{**asdict(found), "dry_run": options["dry_run"]}], options)
         if not options["dry_run"] and (found.held or found.unreadable):
             sys.exit(PARTLY)
+
+    def _settle_effect(
+        self, *, id: str, name: str, was_done: bool, by: str | None, reason: str, **options: Any
+    ) -> None:
+        user = arguments.user(by)
+        if options["dry_run"]:
+            changed = effects.unknown(id, name).exists()
+        else:
+            changed = effects.settle(id, name, was_done=was_done, by=user, reason=reason)
+        row = {"job": id, "effect": name, "changed": changed, "dry_run": options["dry_run"]}
+        self._write([row], options)
+        if not changed:
+            sys.exit(FAILED)
 
     def _schedule(
         self, *, run: str | None, by: str | None, reason: str, dry_run: bool, **options: Any

@@ -90,6 +90,8 @@ def test_the_overview_names_what_is_the_matter(viewer: Client, anna: Client) -> 
 
     assert "The oldest of 7 waiting jobs" in html
     assert "was bad" not in html
+    assert '<p class="qa-sentence">1 alert is open.</p>' in html
+    assert "alert is open" not in anna.get(OVERVIEW).content.decode()
 
 
 @pytest.mark.parametrize("page", [OVERVIEW, QUEUES])
@@ -100,6 +102,7 @@ def test_an_early_warning_is_shown_beside_its_queue(viewer: Client, page: str) -
     (row,) = (row for row in viewer.get(page).context["rows"] if row.name == "order-routing")
 
     assert text in [badge.why for badge in row.badges]
+    assert row.trouble == "not as usual for this hour"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -125,6 +128,12 @@ def test_the_number_of_queries_does_not_grow_with_the_list(
         make_alert(subject=str(number))
 
     assert queries() == few
+
+
+def test_tabs_alone_make_no_bar_of_filters(viewer: Client) -> None:
+    make_alert()
+
+    assert 'id="changelist-filter"' not in viewer.get(LIST).content.decode()
 
 
 def test_an_empty_list_says_what_would_be_there(viewer: Client) -> None:
