@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 PERMISSION = "edit_many_deadletter"
-#: Jobs whose messages a preview reads; each takes about a third of a millisecond.
+#: Jobs whose messages a preview reads; so many take about 0.15 s.
 LIMIT = 1_000
 #: Newest jobs in which the values of the arguments are looked for.
 _SEEN = 50
