@@ -40,11 +40,10 @@ from queueadmin.clock import now
 from queueadmin.conf import settings
 from queueadmin.deadletters import BulkResult
 from queueadmin.exceptions import QueueadminError
-from queueadmin.management import arguments
+from queueadmin.management import arguments, verbs
 from queueadmin.management.arguments import MOST_ROWS, USAGE
 from queueadmin.management.printing import write
 from queueadmin.models import Alert, DeadLetter, Job, Queue
-from queueadmin.states import FINISHED, DeadLetterStatus, JobState
 
 #: Exit codes; 2 is also what the parser of arguments exits with.
 FAILED, PARTLY, FINDINGS = 1, 3, 4
@@ -63,126 +62,7 @@ class Command(BaseCommand):
     requires_system_checks = [Tags.compatibility]
 
     def add_arguments(self, parser: CommandParser) -> None:
-        verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-        def add(name: str, words: str, *, changes: bool = False) -> CommandParser:
-            sub: CommandParser = verbs.add_parser(name, help=words, description=words)
-            sub.add_argument("--format", choices=("table", "json"), default="table")
-            if changes:
-                sub.add_argument("--by", metavar="USER", help="act as this user; else as a program")
-                sub.add_argument("--reason", default="", help="why; kept in the audit")
-            return sub
-
-        def add_bulk(name: str, words: str, *, of: str) -> CommandParser:
-            sub = add(name, words, changes=True)
-            sub.add_argument(
-                "ids", nargs="*", metavar="ID", type=arguments.key if of == "letters" else str
-            )
-            sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
-            if of == "letters":
-                sub.add_argument("--queue", help="every pending one of this queue")
-                sub.add_argument("--actor", help="every pending one of this actor")
-                sub.add_argument("--error", help="every pending one with this error class")
-            return sub
-
-        add("status", "Show what each queue has to do.")
-        add("workers", "Show the worker processes that are alive.")
-        sub = add("jobs", "List jobs, newest first.")
-        sub.add_argument("--state", choices=[*JobState.values, "failed"], default="")
-        sub.add_argument("--queue", default="")
-        sub.add_argument("--actor", default="")
-        sub.add_argument("--limit", type=arguments.limit, default=50)
-        add("job", "Show a job and its attempts.").add_argument("id")
-        sub = add("deadletters", "List dead letters, newest first.")
-        sub.add_argument("--status", choices=DeadLetterStatus.values)
-        sub.add_argument("--queue")
-        sub.add_argument("--limit", type=arguments.limit, default=50)
-        sub = add_bulk("requeue", "Give dead letters a new round of attempts.", of="letters")
-        sub.add_argument(
-            "--confirm", metavar="ACTOR", default="",
-            help="for one dead letter of an actor that is not safe to repeat: the actor's name",
-        )  # fmt: skip
-        add_bulk("discard", "Mark dead letters permanently failed.", of="letters")
-        add_bulk("cancel", "Cancel jobs.", of="jobs")
-        add_bulk("retry", "Run scheduled and retrying jobs now.", of="jobs")
-        sub = add_bulk("reschedule", "Make jobs due at another time.", of="jobs")
-        sub.add_argument(
-            "--at", required=True, type=arguments.moment, help="2030-01-31T08:00, or with zone"
-        )
-        sub = add("pause", "Stop new starts of a queue's jobs.", changes=True)
-        sub.add_argument("queue")
-        sub.add_argument("--minutes", type=int, help="go on by itself after so long")
-        sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
-        sub = add("resume", "Let a queue's jobs start again.", changes=True)
-        sub.add_argument("queue")
-        sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
-        sub = add("clean", "Remove jobs that ended long ago.", changes=True)
-        sub.add_argument(
-            "states", nargs="+", choices=[state.value for state in FINISHED], metavar="STATE"
-        )
-        sub.add_argument("--queue", help="only of this queue")
-        sub.add_argument(
-            "--older-than-hours",
-            required=True,
-            type=arguments.hours,
-            help="since they ended, such as 24",
-        )
-        sub.add_argument("--dry-run", action="store_true", help="only count what would be removed")
-        sub = add("recover", "Compare ledger and broker, and repair.", changes=True)
-        sub.add_argument("--dry-run", action="store_true", help="only count what would be done")
-        sub = add(
-            "migrate-broker",
-            "Move all open jobs here from another message server. Start it before the first "
-            "process works on the new server; it ends when no worker of the old one is alive.",
-            changes=True,
-        )
-        sub.add_argument("--from", dest="source", required=True, metavar="URL")
-        sub.add_argument("--from-namespace", default="", help="prefix of the names there")
-        sub.add_argument(
-            "--wait", type=int, default=600, metavar="SECONDS",
-            help="for workers of the old server to end; then exit with 2, and call again",
-        )  # fmt: skip
-        sub.add_argument("--dry-run", action="store_true", help="only count what is there")
-        sub = add(
-            "adopt-backlog",
-            "Take what plain Dramatiq has left on a Redis into the ledger. Stop its workers first.",
-            changes=True,
-        )
-        sub.add_argument("--from", dest="url", required=True, metavar="URL")
-        sub.add_argument("--from-namespace", dest="namespace", default="dramatiq")
-        sub.add_argument("--dry-run", action="store_true", help="only count what is there")
-        sub = add(
-            "hand-back",
-            "Make messages of plain Dramatiq of all open jobs. Stop all of our processes first.",
-            changes=True,
-        )
-        sub.add_argument("--to", dest="url", required=True, metavar="URL")
-        sub.add_argument("--to-namespace", dest="namespace", default="dramatiq")
-        sub.add_argument("--dry-run", action="store_true", help="only count what would be moved")
-        sub = add(
-            "settle-effect",
-            "Say whether something that a job left unknown took place.",
-            changes=True,
-        )
-        sub.add_argument("id", metavar="JOB")
-        sub.add_argument("name")
-        answer = sub.add_mutually_exclusive_group(required=True)
-        answer.add_argument("--done", dest="was_done", action="store_true", help="it took place")
-        answer.add_argument("--undone", dest="was_done", action="store_false", help="it did not")
-        sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
-        sub = add("schedule", "List schedules, or enqueue the job of one now.", changes=True)
-        sub.add_argument("--run", metavar="NAME", help="enqueue this one's job now")
-        sub.add_argument("--dry-run", action="store_true", help="only say what would be done")
-        sub = add("alerts", "List alerts, the open ones first.")
-        sub.add_argument("--limit", type=arguments.limit, default=50)
-        sub = add("acknowledge", "Say that somebody is at an open alert.", changes=True)
-        sub.add_argument("id", type=arguments.key, metavar="ID")
-        add(
-            "watch",
-            "Look for trouble until SIGTERM or SIGINT, also while no worker lives and no "
-            "database answers; `runscheduler` does the same beside its work.",
-        )
-        add("doctor", "Examine settings, broker, database, clock, workers and schedules.")
+        verbs.add(parser)
 
     def handle(self, *args: Any, verb: str, **options: Any) -> None:
         """Do one verb; see the module's exit codes."""
