@@ -21,11 +21,14 @@ from .alert_admin import AlertAdmin
 from .attempt_admin import AttemptAdmin
 from .dead_letter_admin import DeadLetterAdmin
 from .failure_group_admin import FailureGroupAdmin
-from .fleet_admin import OverviewAdmin, QueueAdmin, ScheduleAdmin, WorkerAdmin
 from .job_admin import JobAdmin
 from .operation_admin import RequeueOperationAdmin
+from .overview_admin import OverviewAdmin
+from .queue_admin import QueueAdmin
 from .rule_admin import AssignmentRuleAdmin
+from .schedule_admin import ScheduleAdmin
 from .trail_admin import AuditEntryAdmin, RecoveryRunAdmin
+from .worker_admin import WorkerAdmin
 
 __all__ = [
     "AlertAdmin",

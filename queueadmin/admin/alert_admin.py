@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
 
 
+# Those of early warning are among the newest.
+_MOST_ALERTS = 300
+
+
 class StateTabs(TabFilter):
     """What is open first."""
 
@@ -166,6 +170,12 @@ class AlertAdmin(RecordAdmin):
             self.address("do", quote(alert.pk), "acknowledge"),
             _("Acknowledge…"),
         )
+
+
+def open_alerts() -> list[Alert]:
+    """Return the open alerts, newest first; more than anybody reads are left out."""
+    found = Alert.objects.filter(closed_at=None).order_by("-opened_at", "-pk")
+    return list(found[:_MOST_ALERTS])
 
 
 def address_of(alert: Alert, site: str) -> str:
