@@ -39,8 +39,8 @@ run: $(VENV)/run.stamp
 # has a database of its own among the 16 of a Redis, from the ninth on.
 TEST_PROCESSES ?= $(shell $(PYTHON) -c "import os; print(min(6, 2 * (os.cpu_count() or 1)))")
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --ignore tests/e2e
-	$(BIN)/python -m tests.services -n $(TEST_PROCESSES) tests/queueadmin tests/integration
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal --ignore tests/e2e
+	$(BIN)/python -m tests.services -n $(TEST_PROCESSES) --dist worksteal tests/queueadmin tests/integration
 
 e2e: $(VENV)/dev.stamp
 	@command -v chromium >/dev/null 2>&1 \
