@@ -111,6 +111,6 @@ urlpatterns = [
     path("schema/", SchemaView.as_view(), name="schema"),
     path("docs/", ReferenceView.as_view(), name="reference"),
     re_path(
-        r"^(?P<rest>.*)\Z", NowhereView.as_view(dict.fromkeys(_ALL, "nothing")), name="nowhere"
+        r"^(?P<rest>[\s\S]*)\Z", NowhereView.as_view(dict.fromkeys(_ALL, "nothing")), name="nowhere"
     ),
 ]

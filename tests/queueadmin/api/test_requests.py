@@ -41,8 +41,9 @@ def test_a_body_that_is_no_proper_json_is_refused(call, body, kind, status):
     assert problem["status"] == status
 
 
-def test_an_address_that_does_not_exist_is_answered_in_the_same_shape(call):
-    answer = call("GET", "nothing/here/")
+@pytest.mark.parametrize("path", ["nothing/here/", "dead-letters/%0A/requeue/", "%00"])
+def test_an_address_that_does_not_exist_is_answered_in_the_same_shape(call, path):
+    answer = call("GET", path)
 
     assert answer.status_code == 404
     assert answer["Content-Type"] == "application/problem+json"
