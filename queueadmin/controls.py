@@ -47,6 +47,8 @@ class Controls:
         #: Whether each job has to be claimed in the ledger before it starts, because its
         #: message may lie in two servers; see `queueadmin.relocating`.
         self.must_claim = False
+        #: Raised when that is over: what was fetched until then is claimed all the same.
+        self.era = 0
         # Dispatches of jobs that shall not start, or stop; replaced as a whole likewise.
         self._cancelling: dict[str, int] = {}
 
@@ -72,7 +74,11 @@ class Controls:
         from . import leases
         from .models import Job, Queue
 
-        self.must_claim = leases.is_held(RELOCATION)
+        must_claim = leases.is_held(RELOCATION)
+        # In this order: a thread that need not claim any more sees the new era.
+        if self.must_claim and not must_claim:
+            self.era += 1
+        self.must_claim = must_claim
         self._cancelling = dict(Job.objects.cancelling().values_list("pk", "dispatch"))
         before, at = self._set, clock.now()
         found = {}

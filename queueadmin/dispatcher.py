@@ -64,9 +64,12 @@ def confirm(broker: "LedgerBroker") -> int:
     UPDATE that gives the job a new dispatch number, and only then it is pushed. A
     producer that was frozen before its own push may still push the old number; what that
     run reports is stale.
+
+    While jobs move from another server, only the mover says what is missing: each server
+    would miss what lies in the other one, and every new number leaves a copy behind.
     """
     parcels = ledger.unconfirmed(clock.now() - UNCONFIRMED_AFTER, _BATCH)
-    if not parcels:
+    if not parcels or leases.is_held(RELOCATION):
         return 0
     try:
         missing = broker.transport.missing(parcels, bar=True)
@@ -88,7 +91,7 @@ def _dispatch_again(
 
 def refill(broker: "LedgerBroker") -> int:
     """Dispatch again at once what a flushed or restarted server has forgotten."""
-    if not broker.transport.needs_refill():
+    if leases.is_held(RELOCATION) or not broker.transport.needs_refill():
         return 0
     try:
         found = redispatch(broker)
@@ -100,7 +103,7 @@ def refill(broker: "LedgerBroker") -> int:
     return found
 
 
-def redispatch(broker: "LedgerBroker", *, dry_run: bool = False) -> int:
+def redispatch(broker: "LedgerBroker", *, dry_run: bool = False, ends_move: bool = False) -> int:
     """Dispatch again what waits or runs by the ledger and is unknown to the broker.
 
     All that waits is looked at, also what was confirmed once: a flushed server forgets.
@@ -108,14 +111,21 @@ def redispatch(broker: "LedgerBroker", *, dry_run: bool = False) -> int:
     are committed before messages leave the broker; one that was claimed in between,
     because it does not wait any more.
 
+    Args:
+        broker: whose server is asked.
+        dry_run: only count.
+        ends_move: jobs have moved here from another server, where nothing waits any more.
+            Without it nothing is dispatched while jobs move, see `confirm`.
+
     Raises:
         ServerSettling: the workers have not had the time to say what they hold.
     """
+    if not ends_move and leases.is_held(RELOCATION):
+        return 0
     total = 0
     before = clock.now() - UNCONFIRMED_AFTER
-    # What runs may be in the hands of workers of another server.
-    moves = leases.is_held(RELOCATION)
-    for state in (JobState.WAITING,) if moves else (JobState.WAITING, JobState.ACTIVE):
+    # What runs may be in the hands of workers of the other server.
+    for state in (JobState.WAITING,) if ends_move else (JobState.WAITING, JobState.ACTIVE):
         for parcels in ledger.in_state(state, before, _BATCH):
             missing = broker.transport.missing(parcels, bar=not dry_run)
             if not dry_run:

@@ -227,7 +227,8 @@ class Bookkeeping(Middleware):
         is_doubtful = (
             message.parcel_id.endswith("?")
             or broker.controls.must_claim
-            or (heart is not None and (message.era != heart.era or not heart.is_fresh()))
+            or message.era != broker.era
+            or (heart is not None and not heart.is_fresh())
         )
         if broker.recorder is not None:
             broker.recorder.running[id(run)] = run
@@ -242,9 +243,7 @@ class Bookkeeping(Middleware):
             # Fetched before the cancel.
             run.cancelled = True
             raise SkipMessage(f"job {run.job} is cancelled")
-        if is_doubtful or (
-            heart is not None and (message.era != heart.era or not heart.is_fresh())
-        ):
+        if is_doubtful or message.era != broker.era or (heart is not None and not heart.is_fresh()):
             self._claim(broker, message, run)
 
     def _claim(self, broker: Any, message: Any, run: Execution) -> None:

@@ -6,8 +6,9 @@ that is pushed to the new server and looked for there. What a worker of the old 
 it finishes.
 
 Two fleets on two servers may both believe that a message is lost, because it lies in the
-other one. So while this goes on every worker of either claims a job in the ledger before it
-starts it (`Controls.must_claim`): of all copies one starts.
+other one. So while this goes on no dispatcher dispatches again what it misses; the mover
+does. And every worker of either claims a job in the ledger before it starts it
+(`Controls.must_claim`), also what it fetched until then: of all copies one starts.
 
 A move that is interrupted at any point is carried on by the next call: what was withdrawn and
 not pushed waits in the ledger and is found missing.
@@ -147,7 +148,7 @@ def relocate(
     if is_over:
         # What an earlier call had withdrawn and not pushed; and since nothing is elsewhere any
         # more, whatever should be here and is not.
-        moved += _settled(lambda: dispatcher.redispatch(broker))
+        moved += _settled(lambda: dispatcher.redispatch(broker, ends_move=True))
         leases.release(RELOCATION, holder)
     return Relocation(moved, unverified, sum(held.values()), len(held), is_over)
 

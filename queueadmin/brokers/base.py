@@ -436,7 +436,7 @@ class LedgerBroker(dramatiq.Broker):
     @property
     def era(self) -> int:
         """Count how often this process may have lost what it held without noticing."""
-        return self.heart.era if self.heart is not None else 0
+        return self.controls.era + (self.heart.era if self.heart is not None else 0)
 
     def hand(self, queue_name: str) -> Hand:
         """Return what this process holds of the queue."""
