@@ -10,7 +10,7 @@ import dramatiq
 import pytest
 from django.core.management import CommandError, call_command
 
-from queueadmin import leases, ledger, relocating
+from queueadmin import dispatcher, leases, ledger, relocating
 from queueadmin.brokers import RedisBroker
 from queueadmin.brokers.base import BrokerUnavailable
 from queueadmin.clock import now
@@ -20,6 +20,7 @@ from queueadmin.models import Attempt, AuditEntry, Job, Lease
 from queueadmin.states import JobState
 from tests import providers
 from tests.queueadmin.rows import make_user
+from tests.queueadmin.stepped import Process
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
@@ -278,6 +279,36 @@ def test_two_copies_in_two_servers_start_one_job(sides):
         for worker in workers:
             worker.stop(timeout=5_000)
     assert ran == [1]
+
+
+def test_what_was_fetched_while_jobs_moved_is_claimed_also_afterwards(redis_url):
+    leases.acquire(RELOCATION, "somebody", timedelta(minutes=1))
+    process = Process(RedisBroker(url=redis_url, namespace="here"), ["q"])
+    process.broker.enqueue_many(process.broker.get_actor("q").message() for _ in range(2))
+    try:
+        first = process.start()
+        second = Job.objects.exclude(pk=first[0]).get()
+        # It has come to another server meanwhile, under its next number.
+        ledger.rescue([(second.pk, second.dispatch)], [JobState.WAITING])
+        leases.release(RELOCATION, "somebody")
+        process.beat()
+        process.finish("succeed")
+
+        assert not process.broker.controls.must_claim
+        assert process.start() is None
+    finally:
+        process.close()
+
+
+def test_while_jobs_move_no_dispatcher_says_what_is_missing(broker):
+    enqueue(broker, 1)
+    broker.transport.purge("q")
+    leases.acquire(RELOCATION, "somebody", timedelta(minutes=1))
+
+    assert dispatcher.confirm(broker) == dispatcher.redispatch(broker) == 0
+
+    leases.release(RELOCATION, "somebody")
+    assert dispatcher.confirm(broker) + dispatcher.redispatch(broker) == 1
 
 
 @pytest.mark.rabbitmq
