@@ -35,9 +35,9 @@ help:
 run: $(VENV)/run.stamp
 	@exec $(BIN)/python manage.py up
 
-# Many tests wait for real processes, so twice as many of them as cores run at a time; each
-# has a database of its own among the 16 of a Redis, from the ninth on.
-TEST_PROCESSES ?= $(shell $(PYTHON) -c "import os; print(min(6, 2 * (os.cpu_count() or 1)))")
+# Many tests wait for real processes, so one more of them than cores run at a time; each has a
+# database of its own among the 16 of a Redis, from the ninth on.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c "import os; print(min(6, 1 + (os.cpu_count() or 1)))")
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal --ignore tests/e2e
 	$(BIN)/python -m tests.services -n $(TEST_PROCESSES) --dist worksteal tests/queueadmin tests/integration
