@@ -504,7 +504,7 @@ class RabbitMQTransport:
             if not suspects:
                 break
             if look:
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_LOOK_SECONDS)  # paces the looks
             before = clock.now() - _ON_ITS_WAY
             ready = self._run(self._ready_of, sorted(suspects))
             with _rows():
