@@ -11,30 +11,21 @@ indexes and up to a bound; jobs as a whole are never counted.
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from functools import cache
 from ipaddress import ip_address, ip_network
-from itertools import accumulate
 
-from django.db import DatabaseError, InterfaceError, transaction
-from django.db.models import Sum, Value
+from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
-from prometheus_client.core import (
-    CollectorRegistry,
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from . import ledger, meters, statistics, workers
 from .clock import now
 from .conf import settings
-from .ledger.counting import SHARDS
-from .models import MinuteStatistic, Queue, RecoveryRun, RetiredCounters, StatisticTotal, Worker
+from .exposition import CONTENT_TYPES, TEXT, Family, render
+from .ledger import counting
+from .models import Queue, RecoveryRun, RetiredCounters, Worker
 from .models.statistic import BOUNDS_MS, COUNTERS, DEATHS, RUN_BUCKETS, SUMS, WAIT_BUCKETS
 from .states import UNFINISHED, Outcome
 
@@ -62,11 +53,10 @@ def metrics(request: HttpRequest) -> HttpResponse:
     """Answer Prometheus: 200, 401 without the token, 403 for others, 503 without a database."""
     if (refusal := _refusal(request)) is not None:
         return refusal
-    registry = CollectorRegistry()
-    registry.register(LedgerCollector())
-    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    accepted = (f"{each.main_type}/{each.sub_type}" for each in request.accepted_types)
+    form = next((each for each in accepted if each in CONTENT_TYPES), TEXT)
     try:
-        return HttpResponse(encode(registry), content_type=content_type)
+        return HttpResponse(render(collect(), form), content_type=CONTENT_TYPES[form])
     except (DatabaseError, InterfaceError) as error:
         logger.warning("No metrics: %s", error)
         return _plain("The database is away.", 503)
@@ -105,55 +95,44 @@ def _plain(text: str, status: int) -> HttpResponse:
     return HttpResponse(f"{text}\n", status=status, content_type="text/plain; charset=utf-8")
 
 
-class LedgerCollector(Collector):
-    """Everything there is to say, read afresh for each scrape."""
-
-    def collect(self) -> Iterable[Metric]:
-        """Return all metrics; those without a sample are named all the same."""
-        began = time.perf_counter()
-        found = [
-            *_of_actors(),
-            *_of_queues(),
-            *_of_workers(),
-            *_of_dispatching(),
-        ]
-        yield from found
-        yield GaugeMetricFamily(
-            "queueadmin_scrape_seconds",
-            "How long it took to read these metrics.",
-            value=time.perf_counter() - began,
-        )
+def collect() -> Iterable[Family]:
+    """Return all there is to say, read afresh; what has no sample is named all the same."""
+    began = time.perf_counter()
+    yield from [*_of_actors(), *_of_queues(), *_of_workers(), *_of_dispatching()]
+    took = Family("queueadmin_scrape_seconds", "gauge", "How long it took to read these metrics.")
+    took.add(time.perf_counter() - began)
+    yield took
 
 
-def _of_actors() -> Iterable[Metric]:
-    attempts = CounterMetricFamily(
+def _of_actors() -> Iterable[Family]:
+    attempts = Family(
         "queueadmin_attempts",
+        "counter",
         "Runs by how they ended; retrying ones are the retries.",
-        labels=(*_BY_ACTOR, "outcome"),
+        (*_BY_ACTOR, "outcome"),
     )
-    deaths = CounterMetricFamily(
-        "queueadmin_dead_letters", "Jobs that failed for good.", labels=(*_BY_ACTOR, "reason")
+    deaths = Family(
+        "queueadmin_dead_letters", "counter", "Jobs that failed for good.", (*_BY_ACTOR, "reason")
     )
-    runs = HistogramMetricFamily(
-        "queueadmin_run_seconds", "Run time of attempts.", labels=_BY_ACTOR
-    )
-    waits = HistogramMetricFamily(
+    runs = Family("queueadmin_run_seconds", "histogram", "Run time of attempts.", _BY_ACTOR)
+    waits = Family(
         "queueadmin_wait_seconds",
+        "histogram",
         "Time from when a job was due to the start of its last attempt.",
-        labels=_BY_ACTOR,
+        _BY_ACTOR,
     )
     for (queue, actor), row in sorted(_totals().items()):
         for name, outcome in _OUTCOMES.items():
-            attempts.add_metric((queue, actor, outcome.value), row[name])
+            attempts.add(row[name], queue, actor, outcome.value)
         for name in DEATHS:
             if row[name]:
-                deaths.add_metric((queue, actor, name.removeprefix("died_")), row[name])
+                deaths.add(row[name], queue, actor, name.removeprefix("died_"))
         for family, names, total in (
             (runs, RUN_BUCKETS, "run_ms"),
             (waits, WAIT_BUCKETS, "wait_ms"),
         ):
-            buckets = _buckets(_SECONDS, [row[name] for name in names])
-            family.add_metric((queue, actor), buckets, row[total] / 1000)
+            counts = [row[name] for name in names]
+            family.add_histogram(_SECONDS, counts, row[total] / 1000, queue, actor)
     return attempts, deaths, runs, waits
 
 
@@ -162,44 +141,54 @@ def _totals() -> dict[tuple[str, str], dict[str, float]]:
 
     One statement, so that a minute on its way from these to those is seen once.
     """
-    summed = StatisticTotal.objects.order_by().values_list(*_BY_ACTOR)
-    recent = MinuteStatistic.objects.filter(shard__lt=SHARDS).order_by().values_list(*_BY_ACTOR)
-    minutes = [Sum(name) for name in _NUMBERS if name not in DEATHS]
-    rows = summed.annotate(*(Sum(name) for name in _NUMBERS)).union(
-        recent.annotate(*minutes, **{f"{name}__sum": Value(0) for name in DEATHS}), all=True
-    )
+    with connection.cursor() as cursor:
+        cursor.execute(_totals_sql(), [counting.SHARDS])
+        rows = cursor.fetchall()
     found: dict[tuple[str, str], dict[str, float]] = {}
     for queue, actor, *sums in rows:
-        row = found.setdefault((queue, actor), dict.fromkeys(_NUMBERS, 0))
-        for name, number in zip(_NUMBERS, sums, strict=True):
-            row[name] += number
+        row = found.get((queue, actor))
+        if row is None:
+            found[queue, actor] = dict(zip(_NUMBERS, sums, strict=True))
+        else:
+            for name, number in zip(_NUMBERS, sums, strict=True):
+                row[name] += number
     return found
 
 
-def _buckets(bounds: Sequence[float], counts: Sequence[float]) -> list[tuple[str, float]]:
-    """Return counts per bucket as Prometheus wants them: each with all below it."""
-    names = [*(repr(float(bound)) for bound in bounds), "+Inf"]
-    return list(zip(names, accumulate(counts), strict=True))
+@cache
+def _totals_sql() -> str:
+    in_minutes = counting.sums([name for name in _NUMBERS if name not in DEATHS])
+    return (
+        f"SELECT queue, actor, {counting.sums(_NUMBERS)} FROM queueadmin_statistictotal "  # noqa: S608
+        f"GROUP BY queue, actor UNION ALL SELECT queue, actor, {in_minutes}{', 0' * len(DEATHS)} "
+        "FROM queueadmin_minutestatistic WHERE shard < %s GROUP BY queue, actor"
+    )
 
 
-def _of_queues() -> Iterable[Metric]:
-    jobs = GaugeMetricFamily(
+def _of_queues() -> Iterable[Family]:
+    jobs = Family(
         "queueadmin_jobs",
+        "gauge",
         f"Jobs that are not finished; more than {MOST_JOBS} of a state are not counted on.",
-        labels=("queue", "state"),
+        ("queue", "state"),
     )
-    oldest = GaugeMetricFamily(
+    oldest = Family(
         "queueadmin_oldest_waiting_seconds",
+        "gauge",
         "Since when the job that has waited longest is due; 0 where none waits.",
-        labels=("queue",),
+        ("queue",),
     )
-    paused = GaugeMetricFamily(
-        "queueadmin_queue_paused", "1 while staff or a breaker hold the queue.", labels=("queue",)
+    paused = Family(
+        "queueadmin_queue_paused",
+        "gauge",
+        "1 while staff or a breaker hold the queue.",
+        ("queue",),
     )
-    letters = GaugeMetricFamily(
+    letters = Family(
         "queueadmin_dead_letters_pending",
+        "gauge",
         f"Dead letters that wait for a decision; more than {MOST_JOBS} are not counted on.",
-        labels=("queue",),
+        ("queue",),
     )
     at = now()
     names = statistics.queue_names()
@@ -212,16 +201,16 @@ def _of_queues() -> Iterable[Metric]:
     }
     for name in names:
         for state in UNFINISHED:
-            jobs.add_metric((name, state.value), counts[name, state])
+            jobs.add(counts[name, state], name, state.value)
         due = since.get(name)
         waited = max((at - due).total_seconds(), 0.0) if due is not None else 0.0
-        oldest.add_metric((name,), waited)
-        paused.add_metric((name,), float(name in held))
-        letters.add_metric((name,), pending[name])
+        oldest.add(waited, name)
+        paused.add(name in held, name)
+        letters.add(pending[name], name)
     return jobs, oldest, paused, letters
 
 
-def _of_workers() -> Iterable[Metric]:
+def _of_workers() -> Iterable[Family]:
     alive = list(workers.alive().values_list("threads", "running"))
     total: meters.Counts = meters.nothing()
     # Rows of processes that have died uncleanly count on until they are retired. One
@@ -233,62 +222,57 @@ def _of_workers() -> Iterable[Metric]:
     )
     for (counts,) in kept:
         total = meters.add(total, counts)
-    batches = HistogramMetricFamily(
-        "queueadmin_recorder_batch_size", "Outcomes that workers commit at once."
+    processes = Family("queueadmin_workers", "gauge", "Living worker processes.")
+    processes.add(len(alive))
+    threads = Family("queueadmin_worker_threads", "gauge", "Threads of living worker processes.")
+    threads.add(sum(number for number, _ in alive))
+    busy = Family("queueadmin_worker_threads_busy", "gauge", "Those of them that run a job.")
+    busy.add(sum(len(running) for _, running in alive))
+    batches = Family(
+        "queueadmin_recorder_batch_size", "histogram", "Outcomes that workers commit at once."
     )
     batch, lag = total["batch"], total["lag"]
-    batches.add_metric((), _buckets(meters.BATCH_BOUNDS, batch["buckets"]), batch["sum"])
-    lags = HistogramMetricFamily(
+    batches.add_histogram(meters.BATCH_BOUNDS, batch["buckets"], batch["sum"])
+    lags = Family(
         "queueadmin_recorder_lag_seconds",
+        "histogram",
         "Time from the end of a batch's first run to its commit.",
     )
-    lags.add_metric((), _buckets(meters.LAG_BOUNDS_SECONDS, lag["buckets"]), lag["sum"])
-    waits = CounterMetricFamily(
+    lags.add_histogram(meters.LAG_BOUNDS_SECONDS, lag["buckets"], lag["sum"])
+    waits = Family(
         "queueadmin_limiter_waits",
+        "counter",
         "How often a worker process waited for a queue's rate limit.",
-        labels=("queue",),
+        ("queue",),
     )
-    seconds = CounterMetricFamily(
+    seconds = Family(
         "queueadmin_limiter_wait_seconds",
+        "counter",
         "How long worker processes waited for a queue's rate limit.",
-        labels=("queue",),
+        ("queue",),
     )
     for queue, (number, waited) in sorted(total["limited"].items()):
-        waits.add_metric((queue,), number)
-        seconds.add_metric((queue,), waited)
-    return (
-        GaugeMetricFamily("queueadmin_workers", "Living worker processes.", value=len(alive)),
-        GaugeMetricFamily(
-            "queueadmin_worker_threads",
-            "Threads of living worker processes.",
-            value=sum(threads for threads, _ in alive),
-        ),
-        GaugeMetricFamily(
-            "queueadmin_worker_threads_busy",
-            "Those of them that run a job.",
-            value=sum(len(running) for _, running in alive),
-        ),
-        batches,
-        lags,
-        waits,
-        seconds,
-    )
+        waits.add(number, queue)
+        seconds.add(waited, queue)
+    return processes, threads, busy, batches, lags, waits, seconds
 
 
-def _of_dispatching() -> Iterable[Metric]:
+def _of_dispatching() -> Iterable[Family]:
     at = now()
     due = ledger.next_due()
-    late = max((at - due).total_seconds(), 0.0) if due is not None else 0.0
-    yield GaugeMetricFamily(
+    late = Family(
         "queueadmin_dispatcher_lag_seconds",
+        "gauge",
         "How long the most overdue scheduled or retrying job has been due.",
-        value=late,
     )
-    recovery = GaugeMetricFamily(
-        "queueadmin_recovery_finished_timestamp_seconds", "When the last recovery ended well."
+    late.add(max((at - due).total_seconds(), 0.0) if due is not None else 0.0)
+    recovery = Family(
+        "queueadmin_recovery_finished_timestamp_seconds",
+        "gauge",
+        "When the last recovery ended well.",
     )
     runs = RecoveryRun.objects.filter(finished_at__isnull=False, error="").order_by("-pk")
     last = runs.values_list("finished_at", flat=True).first()
     if last is not None:
-        recovery.add_metric((), last.timestamp())
-    yield recovery
+        recovery.add(last.timestamp())
+    return late, recovery

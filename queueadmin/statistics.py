@@ -21,7 +21,7 @@ from .states import UNFINISHED, DeadLetterStatus, JobState
 COUNT_LIMIT = 10_000
 DEAD_LIMIT = 1_000
 #: Waiting jobs, first come first, among which the longest due is looked for.
-_OLDEST_OF = 200
+_OLDEST_OF = 50
 _MOST_QUEUES = 1_000
 #: A minute this long past is over: its outcomes are recorded, but for those of an outage.
 _OVER_AFTER = timedelta(minutes=1)
@@ -171,11 +171,12 @@ def _counted(
     for pairs, most in groups:
         if pairs:
             parts.append(
-                f"SELECT column1, column2, (SELECT COUNT(*) FROM (SELECT 1 FROM {table} "  # noqa: S608  # names of ours
-                f"WHERE queue = column1 AND {column} = column2 LIMIT %s) AS limited) "
-                f"FROM (VALUES {', '.join(['(%s, %s)'] * len(pairs))}) AS asked"
+                "SELECT asked.name, asked.value, "  # noqa: S608  # names of ours
+                f"(SELECT COUNT(*) FROM (SELECT 1 FROM {table} WHERE queue = asked.name "
+                f"AND {column} = asked.value LIMIT %s) AS limited) "
+                f"FROM {sql.rows((('name', 'text'), ('value', 'text')), 'asked')}"
             )
-            parameters += [most + 1, *(value for pair in pairs for value in pair)]
+            parameters += [most + 1, sql.encode(pairs)]
     if not parts:
         return {}
     with connection.cursor() as cursor:
@@ -239,15 +240,15 @@ def unfinished(queues: Sequence[str], *, limit: int) -> dict[tuple[str, str], in
     return _counted("queueadmin_job", "state", [(pairs, limit)])
 
 
-def flows(since: datetime, *, by: str = "queue") -> dict[str, Flow]:
-    """Return what each queue (or actor, with `by`) did since a moment."""
-    rows = (
-        MinuteStatistic.objects.filter(minute__gte=since)
-        .order_by()
-        .values_list(by)
-        .annotate(*(Sum(name) for name in _NUMBERS))
-    )
-    return {row[0]: _flow(row[1:]) for row in rows}
+def flows(since: datetime) -> dict[str, Flow]:
+    """Return what each queue did since a moment."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT queue, {counting.sums(_NUMBERS)} FROM queueadmin_minutestatistic "  # noqa: S608
+            "WHERE minute >= %s GROUP BY queue",
+            [sql.timestamp(since)],
+        )
+        return {name: _flow(numbers) for name, *numbers in cursor.fetchall()}
 
 
 def lines(since: datetime, *, step: timedelta, steps: int) -> dict[str, list[Point]]:

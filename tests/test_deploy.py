@@ -10,7 +10,7 @@ import promql_parser
 import pytest
 import yaml
 
-from queueadmin.metrics import LedgerCollector
+from queueadmin.metrics import collect
 
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "queueadmin.json").read_text())
@@ -50,8 +50,8 @@ def exposed(db: None) -> set[str]:
     """Names of every sample that there can be."""
     return {
         family.name + suffix
-        for family in LedgerCollector().collect()
-        for suffix in SUFFIXES[family.type]
+        for family in collect()
+        for suffix in SUFFIXES[family.kind]
     }
 
 

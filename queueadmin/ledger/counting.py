@@ -125,6 +125,15 @@ def _fold_some(before: datetime) -> int:
     return len(ids)
 
 
+def sums(names: Sequence[str]) -> str:
+    """Return the columns of a SELECT that adds these up.
+
+    In words, because Django takes longer to write fifty sums than the database to add them.
+    """
+    # PostgreSQL's sum of whole numbers would be a Decimal.
+    return ", ".join(f"CAST(SUM({name}) AS double precision)" for name in names)
+
+
 def _added(table: str, columns: tuple[sql.Column, ...]) -> str:
     """Return the SET of an upsert that adds to the row there is."""
     return ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name, _ in columns)
