@@ -48,11 +48,7 @@ def selectors(node: Any) -> Iterator[Any]:
 @pytest.fixture
 def exposed(db: None) -> set[str]:
     """Names of every sample that there can be."""
-    return {
-        family.name + suffix
-        for family in collect()
-        for suffix in SUFFIXES[family.kind]
-    }
+    return {family.name + suffix for family in collect() for suffix in SUFFIXES[family.kind]}
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
