@@ -104,7 +104,8 @@ def commit(endings: Sequence[Ending]) -> Committed:
     """
     endings = sorted(_newest_per_job(endings), key=lambda ending: ending.job)
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_update_sql(), [sql.encode(map(_updated, endings))])
+        given, parameters = sql.row_set(_UPDATED, [_updated(ending) for ending in endings], "o")
+        cursor.execute(_update_sql(given), parameters)
         updated = {job: row for job, *row in cursor.fetchall()}
         requeues = {job: row[0] for job, row in updated.items()}
         accepted = [ending for ending in endings if ending.job in requeues]
@@ -115,10 +116,10 @@ def commit(endings: Sequence[Ending]) -> Committed:
         attempts = [_attempt(ending) for ending in accepted if ending.attempt]
         if attempts:
             names = ", ".join(name for name, _ in _ATTEMPT)
+            given, parameters = sql.row_set(_ATTEMPT, attempts, "o")
             cursor.execute(
-                f"INSERT INTO queueadmin_attempt ({names}) "  # noqa: S608  # constants only
-                f"SELECT {names} FROM {sql.rows(_ATTEMPT, 'o')}",
-                [sql.encode(attempts)],
+                f"INSERT INTO queueadmin_attempt ({names}) SELECT {names} FROM {given}",  # noqa: S608
+                parameters,
             )
         _bury([ending for ending in accepted if ending.state == JobState.DEAD])
         _recover(
@@ -159,7 +160,7 @@ def _newest_per_job(endings: Sequence[Ending]) -> list[Ending]:
     return list(newest.values())
 
 
-def _update_sql() -> str:
+def _update_sql(given: str) -> str:
     # Who was asked to stop gets no further run, however the last one ended.
     cancelled = (
         "queueadmin_job.cancel_requested_at IS NOT NULL "
@@ -174,7 +175,7 @@ def _update_sql() -> str:
         "error_message = o.error_message, result = COALESCE(o.result, queueadmin_job.result), "
         "max_attempts = COALESCE(o.max_attempts, queueadmin_job.max_attempts), in_broker = false, "
         "is_suspect = (queueadmin_job.crashes > 0) "
-        f"FROM {sql.rows(_UPDATED, 'o')} "
+        f"FROM {given} "
         "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
         f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE}) "
         "RETURNING queueadmin_job.id, queueadmin_job.requeues, queueadmin_job.state, "

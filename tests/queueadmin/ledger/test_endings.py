@@ -111,6 +111,33 @@ class TestCommit:
 
     def test_an_unknown_job_is_stale(self):
         assert len(ledger.commit([ending("nobody")]).stale) == 1
+        assert not Attempt.objects.exists()
+
+    def test_what_is_the_same_in_all_rows_and_what_is_not_reach_their_own_jobs(self):
+        at, errors = now(), ("", "a", "b")
+        endings = [
+            ending(
+                add(f"job{number}"),
+                finished_at=at + timedelta(seconds=number),
+                duration_ms=number / 3,
+                error_message=errors[number],
+                worker="host:1",
+            )
+            for number in range(3)
+        ]
+        text = "%s 100 % it's {0} \\"
+        ledger.commit(endings)
+        ledger.commit([ending(add("alone"), duration_ms=7, error_message=text)])
+
+        for number in range(3):
+            job = Job.objects.get(pk=f"job{number}")
+            attempt = job.attempt_set.get()
+            assert job.finished_at == at + timedelta(seconds=number)
+            assert attempt.duration_ms == pytest.approx(number / 3)
+            assert (job.error_message, attempt.error_message) == (errors[number],) * 2
+            assert (job.worker, attempt.worker) == ("host:1", "host:1")
+        alone = Attempt.objects.get(job="alone")
+        assert (alone.duration_ms, alone.error_message, alone.delay_ms) == (7, text, None)
 
     def test_a_retry_due_at_once_is_pushed_with_the_commit(self):
         add()
