@@ -15,7 +15,6 @@ from typing import Any
 
 from django.core.mail import EmailMessage, get_connection
 from django.db.models import F, Q
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from dramatiq import get_broker
@@ -26,7 +25,7 @@ from .clock import now
 from .conf import settings
 from .exceptions import PermanentError
 from .models import Alert, AlertMessage
-from .resolver import get_resolver
+from .resolver import console_address
 from .states import AlertKind, MessageState
 
 logger = logging.getLogger(__name__)
@@ -257,11 +256,4 @@ def _body(events: Sequence[Mapping[str, Any]]) -> str:
 
 def _link(alert: object) -> str:
     """Return the address of the page of alerts; empty where it cannot be told."""
-    if alert is None:
-        return ""
-    try:
-        return get_resolver().address(reverse("admin:queueadmin_alert_changelist"))
-    except Exception:
-        # A site whose pages do not even load must still be able to tell of it.
-        logger.exception("The message goes out without a link.")
-        return ""
+    return console_address("alert_changelist") if alert is not None else ""

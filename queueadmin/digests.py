@@ -15,7 +15,6 @@ from django.contrib.auth import get_user_model
 from django.core.mail import EmailMessage, get_connection
 from django.db import transaction
 from django.db.models import Q
-from django.urls import NoReverseMatch, reverse
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -23,7 +22,7 @@ from django.utils.translation import ngettext
 from . import audit
 from .clock import now
 from .models import DeadLetter, Digest, FailureGroup
-from .resolver import get_resolver
+from .resolver import console_address, get_resolver
 from .states import DeadLetterStatus, GroupStatus
 
 if TYPE_CHECKING:
@@ -180,17 +179,10 @@ def _body(owned: Owned) -> str:
     if owned.waking:
         lines += ["", _("No longer snoozed by tomorrow:")]
         lines += [f"  - {name}" for name in owned.waking[:_NAMED]]
-    lines += ["", _address("queueadmin_deadletter_changelist", "?status=mine")]
+    lines += ["", console_address("deadletter_changelist", query="?status=mine")]
     lines += [_("You get this once a day while you own something. To stop it:")]
-    lines += [_address("queueadmin_alert_digest")]
+    lines += [console_address("alert_digest")]
     return "\n".join(lines)
-
-
-def _address(page: str, query: str = "") -> str:
-    try:
-        return get_resolver().address(reverse(f"admin:{page}")) + query
-    except NoReverseMatch:  # the host has its admin under another name
-        return ""
 
 
 def is_wanted_by(user: "User") -> bool:

@@ -1,7 +1,8 @@
 """Erases personal data from the payloads of jobs that are over; their rows stay.
 
-What is erased: the sensitive arguments (or all), the result, and the texts of errors, which
-may repeat them. A job that lost its arguments cannot be requeued.
+What is erased: the sensitive arguments (or all), the result, the texts of errors, which may
+repeat them, and what requeue operations changed an argument from and to. A job that lost its
+arguments cannot be requeued.
 """
 
 from collections import Counter
@@ -16,12 +17,22 @@ from . import audit, payloads
 from .clock import now
 from .conf import settings
 from .deadletters import BulkResult
-from .models import Attempt, DeadLetter, Effect, FailureGroup, Job, Revision
+from .models import (
+    Attempt,
+    DeadLetter,
+    Effect,
+    FailureGroup,
+    Job,
+    OperationItem,
+    RequeueOperation,
+    Revision,
+)
 from .payloads import ERASED
-from .states import FINISHED, DeadLetterStatus
+from .states import FINISHED, DeadLetterStatus, ItemState
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
+    from django.db.models import QuerySet
 
 PERMISSION = "erase_payload"
 BATCH = 200  # one transaction each, a payload rewritten per row
@@ -31,6 +42,11 @@ class Skip(TextChoices):
     """Why a job was left as it was."""
 
     UNFINISHED = "not finished", _("not finished: cancel it first, or wait")
+    # Without its values an operation could not go on with its other jobs.
+    CHANGING = (
+        "being changed by a requeue operation",
+        _("being changed by a requeue operation: abort it first, or wait"),
+    )
     ERASED = "already erased", _("already erased")
     GONE = "no longer there", _("no longer there")
     OVER_LIMIT = "over the limit of one action", _("over the limit of one action")
@@ -69,7 +85,8 @@ def _erase(batch: list[str], skipped: "Counter[str]", *, everything: bool) -> li
 
     Dead letters are locked before jobs, each in the order of their keys, as a requeue does it.
     Of a requeue and an erasure the one that locks first wins: a job that was requeued is not
-    finished any more, and one that was erased is not moved.
+    finished any more, and one that was erased is not moved. So it is with the beginning of an
+    operation that changes an argument: it locks its dead letters too.
 
     Requeued dead letters are not locked: their jobs are with a worker, whose recorder locks
     the job first and the dead letter after it, so each would wait for the other. Once such a
@@ -85,6 +102,11 @@ def _erase(batch: list[str], skipped: "Counter[str]", *, everything: bool) -> li
     jobs = list(Job.objects.select_for_update().filter(pk__in=batch).order_by("pk"))
     skipped[Skip.GONE.value] += len(batch) - len(jobs)
     at = now()
+    changing = set(
+        _changes(batch)
+        .exclude(operation__status__in=RequeueOperation.ENDED)
+        .values_list("dead_letter__job_id", flat=True)
+    )
     erased = []
     for job in jobs:
         if job.erased_at is not None:
@@ -92,6 +114,9 @@ def _erase(batch: list[str], skipped: "Counter[str]", *, everything: bool) -> li
             continue
         if job.state not in FINISHED:
             skipped[Skip.UNFINISHED.value] += 1
+            continue
+        if job.pk in changing:
+            skipped[Skip.CHANGING.value] += 1
             continue
         message = payloads.erased(bytes(job.message), everything=everything)
         Job.objects.filter(pk=job.pk, state__in=FINISHED, erased_at=None).update(
@@ -105,11 +130,23 @@ def _erase(batch: list[str], skipped: "Counter[str]", *, everything: bool) -> li
         erased.append(job.pk)
     Revision.objects.filter(job_id__in=erased).delete()
     Effect.objects.filter(job_id__in=erased).update(result=None)
+    RequeueOperation.objects.filter(
+        pk__in=set(_changes(erased).values_list("operation", flat=True))
+    ).update(argument_before=ERASED, argument_after=ERASED)
     _erase_texts(
         erased,
         list(DeadLetter.objects.filter(job_id__in=erased).defer("traceback", "raw").order_by("pk")),
     )
     return erased
+
+
+def _changes(job_ids: list[str]) -> "QuerySet[OperationItem]":
+    """Return where requeue operations change an argument of these jobs, or have done so."""
+    return (
+        OperationItem.objects.filter(dead_letter__job_id__in=job_ids)
+        .exclude(operation__argument="")
+        .exclude(state=ItemState.SKIPPED)
+    )
 
 
 def _erase_texts(job_ids: list[str], letters: list[DeadLetter]) -> None:

@@ -6,6 +6,8 @@ those the index of states, queues and times has; so a page costs a few entries o
 per queue, wherever the completed jobs lie among millions of others.
 """
 
+from datetime import datetime
+
 from django.db import connection
 
 from .states import JobState
@@ -14,8 +16,16 @@ from .states import JobState
 MOST_QUEUES = 200
 
 
-def newest(state: JobState, count: int) -> list[str] | None:
+def newest(
+    state: JobState, count: int, *, beyond: datetime | None = None, is_backwards: bool = False
+) -> list[str] | None:
     """Return the ids of the newest jobs of a state, in the order of lists; in two queries.
+
+    Args:
+        state: of the jobs.
+        count: how many at most.
+        beyond: only those that come after the jobs of this time.
+        is_backwards: in the opposite order, the oldest first; `beyond` is meant in it too.
 
     Returns:
         None where jobs of the state are in more than MOST_QUEUES queues.
@@ -32,12 +42,21 @@ def newest(state: JobState, count: int) -> list[str] | None:
         queues = [row[0] for row in cursor.fetchall()]
         if len(queues) > MOST_QUEUES or not queues:
             return None if queues else []
+        order = "enqueued_at, id DESC" if is_backwards else "enqueued_at DESC, id"
+        bound, values = "", []
+        if beyond is not None:
+            bound = f"AND enqueued_at {'>' if is_backwards else '<'} %s "
+            values = [connection.ops.adapt_datetimefield_value(beyond)]
         part = (
-            "SELECT * FROM (SELECT id, enqueued_at FROM queueadmin_job WHERE state = %s "
-            "AND queue = %s ORDER BY enqueued_at DESC, id LIMIT %s) AS of_one"
+            "SELECT * FROM (SELECT id, enqueued_at "  # noqa: S608  # no values
+            f"FROM queueadmin_job WHERE state = %s AND queue = %s {bound}"
+            f"ORDER BY {order} LIMIT %s) AS of_one"
         )
         cursor.execute(
-            " UNION ALL ".join([part] * len(queues)) + " ORDER BY enqueued_at DESC, id LIMIT %s",
-            [*(value for queue in queues for value in (state.value, queue, count)), count],
+            " UNION ALL ".join([part] * len(queues)) + f" ORDER BY {order} LIMIT %s",
+            [
+                *(one for queue in queues for one in (state.value, queue, *values, count)),
+                count,
+            ],
         )
         return [row[0] for row in cursor.fetchall()]

@@ -1,7 +1,8 @@
 """Notes that name somebody, as in "@anna, do you know this shop?": they find it, and are told.
 
-Whoever may see the record finds it under *mentions*, and is told by e-mail. The mail is a job, enqueued in the transaction of the note: a note that is rolled
-back tells nobody, and a mail server that is away delays no page.
+Whoever may see the record finds it under *mentions*, and is told by e-mail. The mail is a job,
+enqueued in the transaction of the note: a note that is rolled back tells nobody, and a mail
+server that is away delays no page.
 """
 
 import re
@@ -9,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
 from django.core.mail import send_mail
-from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 from dramatiq import Message, get_broker
 
-from .models import DeadLetter, FailureGroup, GroupNote, Note
-from .resolver import get_resolver
+from .models import GroupNote, Note
+from .resolver import console_address, get_resolver
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -76,10 +76,11 @@ def tell(kind: str, note_id: int, user_id: int) -> bool:
     if not get_resolver().may(person, _SEEN_BY[kind]):
         return False
     record = note.dead_letter if isinstance(note, Note) else note.group
+    address = console_address(f"{record._meta.model_name}_change", record.pk)
     facts = {"who": _one_line(note.author_name), "record": _one_line(record)}
     send_mail(
         _("%(who)s mentioned you: %(record)s") % facts,
-        f"{note.text}\n\n-- \n{_one_line(record)}\n{_address(record)}",
+        f"{note.text}\n\n-- \n{_one_line(record)}\n{address}",
         None,
         [person.email],
     )
@@ -89,11 +90,3 @@ def tell(kind: str, note_id: int, user_id: int) -> bool:
 def _one_line(text: object) -> str:
     """Return a text as a header may carry it."""
     return " ".join(str(text).split())[:150]
-
-
-def _address(record: DeadLetter | FailureGroup) -> str:
-    name = f"admin:queueadmin_{record._meta.model_name}_change"
-    try:
-        return get_resolver().address(reverse(name, args=[record.pk]))
-    except NoReverseMatch:  # the host has its admin under another name
-        return ""

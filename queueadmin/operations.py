@@ -160,6 +160,15 @@ def create(
     wanted, _over = _bounded(ids)
     at = now()
     with transaction.atomic():
+        if replacement is not None:
+            # An erasure locks them as well: either it finds the operation, or this finds the
+            # jobs erased and leaves them out.
+            list(
+                DeadLetter.objects.select_for_update()
+                .filter(pk__in=wanted)
+                .order_by("pk")
+                .values_list("pk", flat=True)
+            )
         obstacles, _problem, _examples = _obstacles_to(wanted, replacement)
         listed = [pk for pk in wanted if pk in obstacles]
         if all(obstacles.values()):

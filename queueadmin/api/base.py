@@ -96,6 +96,8 @@ class Pages(CursorPagination):
     page_size = 50
     max_page_size = 200
     page_size_query_param = "limit"
+    #: The order of rows that share their time.
+    tie_breaker = "-id"
     # Rows of one bulk share their time; clamping the offset would show them for ever.
     offset_cutoff = None  # type: ignore[assignment]
 
@@ -201,7 +203,8 @@ class ApiViewSet(GenericViewSet[Any]):
     ) -> Response:
         """Return a page of rows in the order of a field, newest first."""
         paginator: Any = self.paginator
-        paginator.ordering = (order, "-id") if order.lstrip("-") != "id" else (order,)
+        tie = paginator.tie_breaker
+        paginator.ordering = (order, tie) if order.lstrip("-") != "id" else (order,)
         # DRF reads the ordering of the class; this is one list's.
         paginator.get_ordering = lambda *args: paginator.ordering
         found = self.paginate_queryset(rows)

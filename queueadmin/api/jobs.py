@@ -1,20 +1,22 @@
 """Jobs and attempts."""
 
 import logging
-from typing import Any, ClassVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from .. import jobs, retention, revealing
+from .. import jobs, listing, retention, revealing
 from ..exceptions import Undecryptable
 from ..models import Attempt, Job
 from ..states import JobState, Outcome, Priority
 from . import letters
 from .base import (
     ApiViewSet,
+    Pages,
     ReasonSerializer,
     documented,
     example,
@@ -24,11 +26,16 @@ from .base import (
 from .letter_serializers import RequeueOneSerializer
 from .problems import Conflict
 
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
 logger = logging.getLogger(__name__)
 
 TAG = "Jobs"
 #: Attempts that a job's details show, the last ones.
 _MOST_ATTEMPTS = 100
+#: Only jobs that share their time with so many others make a page reach further.
+_MOST_NARROWED = 2_000
 _PRIORITIES = {number: name for name, number in Priority.BY_NAME.items()}
 
 
@@ -234,8 +241,42 @@ JOB = {
 REASON = example("because", {"reason": "asked by the shop"}, request=True)
 
 
+class JobPages(Pages):
+    """Pages of jobs; see `listing` for those of all completed ones."""
+
+    # As the indices have it.
+    tie_breaker = "id"
+
+    def paginate_queryset(
+        self, queryset: Any, request: Request, view: Any = None
+    ) -> list[Any] | None:
+        """Return a page; of completed jobs by the ids among which it lies."""
+        given = {name for name, value in request.query_params.items() if value}
+        is_whole = given <= {"state", "limit", "cursor"}
+        if is_whole and request.query_params.get("state") == JobState.COMPLETED:
+            queryset = self._narrowed(queryset, request)
+        return super().paginate_queryset(queryset, request, view)
+
+    def _narrowed(self, jobs: "QuerySet[Any]", request: Request) -> "QuerySet[Any]":
+        cursor = self.decode_cursor(request)
+        offset, is_backwards, position = cursor or (0, False, None)
+        # One more than the page, by which the base class knows whether another one follows.
+        count = offset + self.get_page_size(request) + 1
+        if count > _MOST_NARROWED:
+            return jobs
+        ids = listing.newest(
+            JobState.COMPLETED,
+            count,
+            beyond=datetime.fromisoformat(position) if position else None,
+            is_backwards=is_backwards,
+        )
+        return jobs if ids is None else jobs.filter(pk__in=ids)
+
+
 class JobsView(ApiViewSet):
     """Jobs: look up, cancel, reschedule, run now, remove."""
+
+    pagination_class = JobPages
 
     verbs: ClassVar = {
         "list": "view_job",

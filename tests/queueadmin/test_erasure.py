@@ -7,10 +7,18 @@ import dramatiq
 import pytest
 from django.db import connection, transaction
 
-from queueadmin import deadletters, erasure, payloads
+from queueadmin import deadletters, erasure, operations, payloads
 from queueadmin.exceptions import NotPermitted
-from queueadmin.models import Attempt, AuditEntry, DeadLetter, FailureGroup, Job
+from queueadmin.models import (
+    Attempt,
+    AuditEntry,
+    DeadLetter,
+    FailureGroup,
+    Job,
+    RequeueOperation,
+)
 from queueadmin.payloads import ERASED
+from queueadmin.replacing import Replacement
 from queueadmin.states import JobState
 from queueadmin.testing import run_jobs
 from tests.queueadmin.rows import make_dead_letter, make_job, make_user
@@ -36,7 +44,7 @@ def dead(request, broker, settings):
 
 
 def everything_stored() -> str:
-    models = (Job, Attempt, DeadLetter, FailureGroup, AuditEntry)
+    models = (Job, Attempt, DeadLetter, FailureGroup, AuditEntry, RequeueOperation)
     return "".join(repr(row) for model in models for row in model.objects.values())
 
 
@@ -175,3 +183,88 @@ def test_of_an_erasure_and_a_requeue_the_first_to_lock_wins(broker, first):
         is_erased,
         JobState.DEAD if is_erased else JobState.WAITING,
     )
+
+
+@pytest.fixture
+def callers(broker):
+    """Make dead letters of a job with a name that is not declared sensitive."""
+
+    @dramatiq.actor(queue_name="q", broker=broker, max_retries=0)
+    def call_back(who: str):
+        raise ValueError("no answer")
+
+    def make(*names):
+        for name in names:
+            call_back.send(name)
+        run_jobs()
+        broker.transport._client.flushdb()
+        return list(DeadLetter.objects.order_by("pk"))
+
+    return make
+
+
+CORRECTION = Replacement("who", "Ada Alba", "Ada Alba-Berg")
+
+
+def correct(letters):
+    return operations.create(
+        [letter.pk for letter in letters], by=None, name="Married", replacement=CORRECTION
+    )
+
+
+def test_what_an_operation_changed_from_and_to_is_erased_with_its_jobs(callers):
+    letters = callers(CORRECTION.before, "Ben Berg")
+    operation = correct(letters)
+    operations.abort(operation.pk, by=None)
+
+    # The other one has another value, so that the operation says nothing about its person.
+    erasure.erase([letters[1].job_id], by=None, everything=True)
+    operation.refresh_from_db()
+    assert operation.argument_before == CORRECTION.before
+    assert erasure.erase([letters[0].job_id], by=None, everything=True).done == 1
+
+    operation.refresh_from_db()
+    assert (operation.argument, operation.argument_before) == ("who", ERASED)
+    assert "Alba" not in everything_stored()
+
+
+def test_a_job_that_an_operation_under_way_changes_is_erased_when_that_has_ended(callers):
+    (letter,) = callers(CORRECTION.before)
+    operation = correct([letter])
+
+    result = erasure.erase([letter.job_id], by=None)
+
+    assert (result.done, result.skipped) == (0, {"being changed by a requeue operation": 1})
+    assert Job.objects.get().erased_at is None
+    operations.abort(operation.pk, by=None)
+    assert erasure.erase([letter.job_id], by=None).done == 1
+
+
+@pytest.mark.parametrize("first", ["erase", "correct"])
+def test_of_an_erasure_and_the_beginning_of_a_change_the_first_to_lock_wins(callers, first):
+    """Both orders: the second is held up by the first one's locks until it has committed."""
+    letters = callers(CORRECTION.before, CORRECTION.before)
+    acts = {
+        "erase": lambda: erasure.erase([letters[0].job_id], by=None).done,
+        "correct": lambda: correct(letters).items.filter(state="waiting").count(),
+    }
+    second = "correct" if first == "erase" else "erase"
+    done, is_second_ready = {}, threading.Event()
+
+    def rival():
+        is_second_ready.set()
+        try:
+            done[second] = acts[second]()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=rival)
+    with transaction.atomic():
+        done[first] = acts[first]()
+        thread.start()
+        assert is_second_ready.wait(10)
+        thread.join(0.5)
+    thread.join(30)
+
+    # Erased first, it is left out of the operation; changed first, it is not erased yet.
+    assert done == ({"erase": 1, "correct": 1} if first == "erase" else {"correct": 2, "erase": 0})

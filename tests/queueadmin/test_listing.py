@@ -39,6 +39,18 @@ def test_they_come_in_the_order_of_lists_in_two_queries(
     assert listing.newest(JobState.CANCELLED, 5) == []
 
 
+def test_they_can_begin_after_a_moment_and_go_backwards(jobs: list[str]) -> None:
+    times = dict(Job.objects.values_list("pk", "enqueued_at"))
+    at = times[jobs[4]]
+
+    later = [job for job in jobs if times[job] > at]
+    earlier = [job for job in jobs if times[job] < at]
+
+    assert listing.newest(JobState.COMPLETED, 2, beyond=at) == earlier[:2]
+    assert listing.newest(JobState.COMPLETED, 2, beyond=at, is_backwards=True) == later[::-1][:2]
+    assert listing.newest(JobState.COMPLETED, 100, is_backwards=True) == jobs[::-1]
+
+
 def test_too_many_queues_are_left_to_the_caller(
     jobs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """When a dead letter is somebody's turn: due dates, snoozes, tickets, rules and mentions."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 from django.core import mail
 from django.db import transaction
 
-from queueadmin import assignment, deadletters, failuregroups, ledger, triage
+from queueadmin import assignment, deadletters, failuregroups, ledger, resolver, triage
 from queueadmin.clock import now
 from queueadmin.exceptions import NotPermitted
 from queueadmin.models import AssignmentRule, AuditEntry, DeadLetter, FailureGroup, Worker
@@ -293,6 +295,38 @@ def test_nobody_is_mentioned_by_an_address_or_without_the_right_to_look() -> Non
 
     assert not note.mentioned.exists()
     assert mail.outbox == []
+
+
+def test_who_is_mentioned_is_told_by_a_site_whose_pages_do_not_load(settings: Any) -> None:
+    make_user("anna", *TRIAGE, email="anna@example.com")
+    deadletters.annotate(make_dead_letter().pk, text="@anna", by=None)
+
+    settings.ROOT_URLCONF = "tests.no_such_urls"
+    run_jobs()
+
+    assert mail.outbox[0].body.startswith("@anna")
+    assert "/change/" not in mail.outbox[0].body
+
+
+def test_addresses_are_made_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of them imports the URLconf, and half an import is seen by nobody else."""
+    inside: list[int] = []
+    most = 0
+
+    def slow(*args: Any, **kwargs: Any) -> str:
+        nonlocal most
+        inside.append(1)
+        most = max(most, len(inside))
+        time.sleep(0.02)
+        inside.pop()
+        return "/somewhere/"
+
+    monkeypatch.setattr(resolver, "reverse", slow)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(resolver.console_address, ["alert_digest"] * 4))
+
+    assert all(address.endswith("/somewhere/") for address in found)
+    assert (len(found), most) == (4, 1)
 
 
 def test_a_note_that_is_rolled_back_tells_nobody() -> None:

@@ -6,6 +6,7 @@ import dramatiq
 import pytest
 from django.utils import timezone
 
+from queueadmin import listing
 from queueadmin.models import AuditEntry, DeadLetter, Job
 from queueadmin.states import DeadLetterStatus, JobState
 from tests.queueadmin.rows import make_dead_letter, make_job
@@ -195,3 +196,62 @@ def test_to_retry_a_dead_job_requeues_its_dead_letter(call, broker):
 @pytest.mark.parametrize("verb", ["cancel", "retry"])
 def test_a_job_that_is_gone_is_not_found(call, broker, verb):
     assert call("POST", f"jobs/gone/{verb}/").status_code == 404
+
+
+@pytest.fixture
+def completed():
+    """Completed jobs of three queues among others, newest first; three of each moment."""
+    at = timezone.now()
+    for number in range(16):
+        make_job(
+            id=f"job-{number:02d}",
+            queue=f"q{number % 3}",
+            state=JobState.DEAD if number % 4 == 3 else JobState.COMPLETED,
+            enqueued_at=at - timedelta(minutes=number // 4),
+        )
+    rows = Job.objects.filter(state=JobState.COMPLETED).order_by("-enqueued_at", "pk")
+    return list(rows.values_list("pk", flat=True))
+
+
+def walk(call, page, direction):
+    """Follow the pages from one on; return the last address and the ids of each."""
+    shown = []
+    while page:
+        last = page
+        answer = call("GET", page).json()
+        shown.append([job["id"] for job in answer["results"]])
+        page = (answer[direction] or "").partition("/api/v1/")[2]
+    return last, shown
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4, 5, 50])
+def test_pages_of_completed_jobs_follow_one_another_in_both_directions(
+    call, completed, limit, monkeypatch
+):
+    last, forth = walk(call, f"jobs/?state=completed&limit={limit}", "next")
+    _first, back = walk(call, last, "previous")
+    # As the pages are that are looked for among all jobs.
+    monkeypatch.setattr(listing, "MOST_QUEUES", 0)
+    plain_last, plain_forth = walk(call, f"jobs/?state=completed&limit={limit}", "next")
+    _first, plain_back = walk(call, last, "previous")
+
+    assert [job for page in forth for job in page] == completed
+    assert (last, forth, back) == (plain_last, plain_forth, plain_back)
+
+
+@pytest.mark.parametrize("further", [0, 60])
+def test_a_page_of_completed_jobs_is_read_queue_by_queue_in_a_fixed_number_of_queries(
+    call, completed, further, django_assert_num_queries
+):
+    for number in range(further):
+        make_job(state=JobState.COMPLETED, queue=f"more-{number % 9}")
+    address = "jobs/?state=completed&limit=3"
+    following = call("GET", address).json()["next"].partition("/api/v1/")[2]
+
+    for page in (address, following):
+        # Token, permissions of the user and of groups; queues, ids, jobs.
+        with django_assert_num_queries(6) as executed:
+            call("GET", page)
+        ids, rows = [query["sql"] for query in executed.captured_queries[-2:]]
+        assert "UNION ALL" in ids
+        assert '"queueadmin_job"."id" IN (' in rows
