@@ -140,7 +140,6 @@ class LedgerConsumer(Consumer):
         self.broker = broker
         self.queue_name = queue_name
         self.wake = threading.Event()
-        self.is_stopping = False
         self._timeout = min(timeout_ms / 1000, _IDLE_SECONDS)
         # Dramatiq hands over twice its number of threads as the prefetch.
         self._threads = max(threads // 2, 1)
@@ -169,8 +168,11 @@ class LedgerConsumer(Consumer):
         Raises:
             BrokerUnavailable: Dramatiq's consumer thread starts over with a new consumer.
         """
-        self._take_back_strays()
         self.wake.clear()
+        # After the event was cleared: who closes the queue sets the event then.
+        if self.broker.work_queue.is_closed:
+            self._give_back_unstarted()
+        self._take_back_strays()
         control = self.broker.controls.of(self.queue_name)
         # Read before: what is fetched while an era begins belongs to the one before.
         era = self.broker.era
@@ -205,7 +207,7 @@ class LedgerConsumer(Consumer):
         is_healthy = recorder is None or recorder.is_healthy
         return (
             is_healthy
-            and not self.is_stopping
+            and not self.broker.work_queue.is_closed
             and not self.broker.is_quiet
             and self.broker.controls.is_known
             and (self.broker.heart is None or self.broker.heart.is_fresh())
@@ -220,7 +222,7 @@ class LedgerConsumer(Consumer):
         not only once.
         """
         now = time.monotonic()
-        if now < self._strays_at or self.is_stopping:
+        if now < self._strays_at:
             return
         self._strays_at = now + _STRAYS_SECONDS
         strays = self.broker.transport.in_hand(self.queue_name) - self._hand.held
@@ -228,6 +230,26 @@ class LedgerConsumer(Consumer):
             self.logger.warning("Putting back %d messages that never arrived.", len(strays))
             back = [(parcel_id, Priority.NORMAL) for parcel_id in sorted(strays)]
             self.broker.transport.give_back(self.queue_name, back)
+
+    def _give_back_unstarted(self) -> None:
+        """Give back what the closed work queue has of this queue, while other jobs still run.
+
+        In this thread, which is the one that fetches: a fetch that was under way as the queue
+        was closed has put its messages there before, and no other begins. A broker that is
+        away does not hold up the shutdown: Dramatiq starts this consumer over and so tries
+        again as long as jobs run, at last by itself, and then the messages are rescued from
+        this worker's hands.
+        """
+        items = self.broker.work_queue.drain(self.queue_name)
+        if not items:
+            return
+        try:
+            self.requeue(item.message for item in items)
+        except BaseException:
+            # If only the reply was cut, nothing comes of giving it back again.
+            self.broker.work_queue.put_many(items)
+            raise
+        self.logger.info("Gave back %d messages of %s.", len(items), self.queue_name)
 
     def _fetch(self, control: "Control") -> list[tuple[str, bytes]]:
         prefetch = self.prefetch
@@ -364,12 +386,6 @@ class LedgerConsumer(Consumer):
         for delivery in deliveries:
             self._release(delivery.parcel_id)
 
-    def stop_fetching(self) -> None:
-        """Give back at once what is not started; what runs goes on."""
-        self.is_stopping = True
-        self.wake.set()
-
     def close(self) -> None:
-        """Fetch no more; what was fetched is in the worker's queue."""
-        self.is_stopping = True
+        """Leave the worker; what was fetched is in its queue."""
         self.broker.transport_consumers.discard(self)

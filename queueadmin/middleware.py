@@ -195,9 +195,14 @@ class Bookkeeping(Middleware):
             raise MiddlewareError(f"The worker cannot keep its ledger: {error!r}") from error
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
-        """Give back at once what is not started; Dramatiq would run it to the end."""
+        """Start nothing more, and let the consumers give back at once what is not started.
+
+        Dramatiq would wait with it until the last running job has ended. This thread has the
+        time limit of the shutdown to keep and asks no server.
+        """
+        broker.work_queue.close()
         for consumer in list(broker.transport_consumers):
-            consumer.stop_fetching()
+            consumer.wake.set()
 
     def after_worker_shutdown(self, broker: Any, worker: Any) -> None:
         """Record what is still to be recorded."""

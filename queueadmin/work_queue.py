@@ -42,6 +42,10 @@ class WorkQueue(Queue[Any]):
     queues and high, normal or low within one. The methods below are called by `Queue`
     under its one lock.
 
+    Once it is closed, worker threads get nothing any more. What is in it, and what a fetch
+    that was under way still brings, stays here until its consumer drains it. Start and close
+    take the same lock: an item was started before or is drained after, there is no third.
+
     Args:
         weight_of: a queue's weight, by its name; asked once.
         cost_of: expected run time of a queue's jobs in milliseconds, by its name.
@@ -50,6 +54,8 @@ class WorkQueue(Queue[Any]):
     def __init__(self, weight_of: Callable[[str], int], cost_of: Callable[[str], float]) -> None:
         self._weight_of = weight_of
         self._cost_of = cost_of
+        #: True when the worker stops: nothing here is to be started.
+        self.is_closed = False
         super().__init__()
 
     def put_many(self, items: Sequence[Item]) -> None:
@@ -63,12 +69,33 @@ class WorkQueue(Queue[Any]):
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Return the next item; as in `Queue`, but at once where there is one.
 
-        There is no bound, so nobody waits for room and has to be told of it.
+        There is no bound, so nobody waits for room and has to be told of it. After `close`
+        only who does not wait gets any: that is Dramatiq, which gives back what is left when
+        its threads have ended.
         """
         with self.mutex:
-            if self._size:
+            if self._size and not (block and self.is_closed):
                 return self._get()
         return super().get(block, timeout)
+
+    def close(self) -> None:
+        """Let no thread take another item."""
+        with self.mutex:
+            self.is_closed = True
+
+    def drain(self, queue: str) -> list[Any]:
+        """Take out all items of one queue, in the order of their arrival."""
+        with self.mutex:
+            lane = self._busy.pop(queue, None)
+            if lane is None:
+                return []
+            items = [entry[3] for entry in sorted(lane.heap, key=_arrival)]
+            lane.heap.clear()
+            self._size -= len(items)
+            self.unfinished_tasks -= len(items)
+            if not self.unfinished_tasks:
+                self.all_tasks_done.notify_all()
+            return items
 
     def _init(self, maxsize: int) -> None:
         self._lanes: dict[str, _Lane] = {}
@@ -78,7 +105,8 @@ class WorkQueue(Queue[Any]):
         self._size = 0
 
     def _qsize(self) -> int:
-        return self._size
+        # Asked by those who wait for an item.
+        return 0 if self.is_closed else self._size
 
     def _put(self, item: Any) -> None:
         message = item.message
@@ -102,6 +130,10 @@ class WorkQueue(Queue[Any]):
             del self._busy[queue]
         self._size -= 1
         return item
+
+
+def _arrival(entry: tuple[int, int, int, Any]) -> int:
+    return entry[2]
 
 
 def _place(entry: tuple[str, _Lane]) -> tuple[int, float]:

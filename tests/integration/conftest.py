@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dramatiq
@@ -40,15 +40,14 @@ def master_arguments() -> list[str]:
     return []
 
 
+StartMaster = Callable[..., subprocess.Popen[bytes]]
+
+
 @pytest.fixture
-def master(
-    queue_server: QueueServer,
-    journal: Path,
-    tmp_path: Path,
-    broker: LedgerBroker,
-    master_arguments: list[str],
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A running `rundramatiq` with two processes of two threads."""
+def start_master(
+    queue_server: QueueServer, journal: Path, tmp_path: Path, broker: LedgerBroker
+) -> Iterator[StartMaster]:
+    """Start a `rundramatiq` and wait until its processes are ready."""
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.workload.settings",
@@ -60,24 +59,38 @@ def master(
     }
     # Its own database number was chosen for this process already.
     environment.pop("PYTEST_XDIST_WORKER", None)
-    with open(tmp_path / "log", "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", "rundramatiq", "-p", "2", "-t", "2", *master_arguments],
-            cwd=ROOT,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_until(lambda: (tmp_path / "log").read_text().count("is ready") == 2, 30)
-        yield process
-    finally:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(
+        *arguments: str, processes: int, threads: int, log: str = "log"
+    ) -> subprocess.Popen[bytes]:
+        command = ["manage.py", "rundramatiq", "-p", str(processes), "-t", str(threads)]
+        with open(tmp_path / log, "wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, *command, *arguments],
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        started.append(process)
+        wait_until(lambda: (tmp_path / log).read_text().count("is ready") == processes, 30)
+        return process
+
+    yield start
+    for process in started:
         children = psutil.Process(process.pid).children() if process.poll() is None else []
         process.kill()
         process.wait()
         for child in children:
             child.kill()
         psutil.wait_procs(children, timeout=10)
+
+
+@pytest.fixture
+def master(start_master: StartMaster, master_arguments: list[str]) -> subprocess.Popen[bytes]:
+    """A running `rundramatiq` with two processes of two threads."""
+    return start_master(*master_arguments, processes=2, threads=2)
 
 
 @pytest.fixture

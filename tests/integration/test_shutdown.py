@@ -1,13 +1,16 @@
 """What happens to running jobs when the workers are told to stop."""
 
+import re
 import signal
+import time
 
+import dramatiq
 import psutil
 import pytest
 
 from queueadmin import dispatcher
 from queueadmin.consumer import split
-from queueadmin.models import Attempt, Job
+from queueadmin.models import Attempt, Job, Worker
 from queueadmin.states import JobState
 from tests.integration.fleet import completed, wait_until, workers
 
@@ -21,6 +24,12 @@ pytestmark = [
 @pytest.fixture
 def master_arguments():
     return ["--worker-shutdown-timeout", "500"]
+
+
+def held(broker):
+    """Return the ids of the messages in the hands of worker processes."""
+    hands = map(broker.transport.held_by, Worker.objects.values_list("pk", flat=True))
+    return [parcel_id for queues in hands for ids in queues.values() for parcel_id in ids]
 
 
 def test_a_job_that_does_not_end_in_time_goes_back_without_losing_an_attempt(
@@ -37,6 +46,37 @@ def test_a_job_that_does_not_end_in_time_goes_back_without_losing_an_attempt(
     assert not Attempt.objects.exists()
     # It waits in the broker for whoever comes next, not in dead hands.
     assert [parcel_id for parcel_id, _ in broker.transport.fetch("workload", 9)] == [f"{job.id}:2"]
+
+
+def test_what_waits_behind_a_long_job_goes_to_other_processes_at_once(
+    start_master, broker, work, journal
+):
+    leaving = start_master("--worker-shutdown-timeout", "600000", processes=1, threads=1)
+    # By these it learns that jobs of this queue are short, so that it holds many.
+    brief = dramatiq.actor(lambda: None, actor_name="brief", queue_name="workload", broker=broker)
+    broker.enqueue_many([brief.message() for _ in range(200)])
+    wait_until(lambda: completed() == 200, 40)
+    work.send(0, 300.0)
+    wait_until(lambda: "start 0" in journal.read_text())
+    others = [work.message(number) for number in range(1, 51)]
+    broker.enqueue_many(others)
+    wait_until(lambda: len(held(broker)) == 51)
+    start_master(processes=1, threads=2, log="other")
+    assert journal.read_text().count("start ") == 1
+
+    leaving.send_signal(signal.SIGTERM)
+    signalled = time.monotonic()
+    wait_until(lambda: journal.read_text().count("start ") == 51)
+
+    assert time.monotonic() - signalled < 3
+    wait_until(lambda: completed() == 250)
+    text = journal.read_text()
+    assert "end 0" not in text
+    assert leaving.poll() is None
+    assert sorted(map(int, re.findall(r"start (\d+)", text))) == list(range(51))
+    jobs = Job.objects.filter(pk__in=[message.message_id for message in others])
+    assert set(jobs.values_list("attempts", "dispatch", "crashes")) == {(1, 1, 0)}
+    assert Attempt.objects.count() == 250
 
 
 @pytest.mark.parametrize("master_arguments", [["--worker-shutdown-timeout", "600000"]])

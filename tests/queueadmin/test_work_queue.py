@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from queue import Empty
 from typing import Any, NamedTuple
 
 import dramatiq
@@ -144,3 +145,60 @@ def wait_for_both(broker: Any) -> None:
     while not all(broker.hand(queue).outstanding for queue in ("heavy", "light")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_closed_queue_gives_its_threads_nothing_and_all_to_who_drains_it():
+    queue = _queue({"a": 8, "b": 1})
+    for number, (name, priority) in enumerate([("a", 2), ("b", 1), ("a", 0), ("a", 1)]):
+        queue.put(_Item(_Message(name, priority, number)))
+    queue.close()
+    # By a fetch that was under way.
+    queue.put_many([_Item(_Message("b", 0, 4))])
+
+    with pytest.raises(Empty):
+        queue.get(timeout=0.01)
+
+    assert [item.message.number for item in queue.drain("a")] == [0, 2, 3]
+    # What no consumer drains is given back by Dramatiq, which does not wait for it.
+    assert [queue.get_nowait().message.number for _ in range(2)] == [4, 1]
+    with pytest.raises(Empty):
+        queue.get_nowait()
+
+
+def test_who_waits_for_all_to_be_done_does_not_wait_for_what_was_drained():
+    queue = _queue({"a": 1})
+    queue.put_many([_Item(_Message("a"))] * 3)
+    waiting = threading.Thread(target=queue.join, daemon=True)
+    waiting.start()
+
+    queue.drain("a")
+
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert queue.drain("a") == queue.drain("unknown") == []
+
+
+def test_each_item_is_started_before_the_close_or_drained_after_it():
+    queue = _queue({"a": 1})
+    started: list[int] = []
+
+    def start() -> None:
+        while True:
+            try:
+                started.append(queue.get(timeout=0.05).message.number)
+            except Empty:
+                return
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for number in range(2000):
+        queue.put(_Item(_Message("a", number=number)))
+    for thread in threads:
+        thread.start()
+    queue.close()
+    drained = queue.drain("a")
+    at_the_close = queue.qsize()
+    for thread in threads:
+        thread.join(10)
+
+    assert at_the_close == 0
+    assert sorted(started + [item.message.number for item in drained]) == list(range(2000))

@@ -22,6 +22,11 @@ def work(number: int, seconds: float = 0.0) -> None:
     _append(f"end {number} {os.getpid()}")
 
 
+@dramatiq.actor(queue_name="workload")
+def brief() -> None:
+    """Take no time."""
+
+
 @dramatiq.actor(queue_name="workload", max_retries=0, time_limit=300)
 def hang(number: int, *, holding_the_lock: bool) -> None:
     """Stay in C code, where no time limit reaches."""
