@@ -245,12 +245,18 @@ class EngineMachine(RuleBasedStateMachine):
         self._record(self.able(which), settles=settles)
 
     def _record(self, process: Process, *, settles: bool) -> None:
+        ended = [run for run in self._unrecorded(process) if run.how]
+        counting = {}
+        if ended:
+            jobs_of = Job.objects.filter(pk__in=[run.job for run in ended])
+            counting = dict(jobs_of.values_list("pk", "dispatch"))
+        # Others were given their jobs meanwhile; a crash may have been noted of them.
+        late = [run for run in ended if run.dispatch != counting[run.job]]
+        known = [self._outcomes(run) for run in late]
         process.record(settles=settles)
-        for run in self._unrecorded(process):
-            if not run.how:
-                continue
-            outcomes = Attempt.objects.filter(job_id=run.job, dispatch=run.dispatch)
-            found = set(outcomes.values_list("outcome", flat=True))
+        assert [self._outcomes(run) for run in late] == known, "an outcome of another dispatch"
+        for run in ended:
+            found = self._outcomes(run)
             # Whoever was taken for dead may be late; nobody else.
             run.is_recorded = bool(found) or not run.is_excused
             if run.is_recorded and not run.is_excused:
@@ -258,6 +264,11 @@ class EngineMachine(RuleBasedStateMachine):
                 assert found <= RECORDED[run.how]
             elif not run.is_recorded:
                 run.is_recorded, run.how = True, "late"
+
+    @staticmethod
+    def _outcomes(run: Run) -> set[str]:
+        outcomes = Attempt.objects.filter(job_id=run.job, dispatch=run.dispatch)
+        return set(outcomes.values_list("outcome", flat=True))
 
     @precondition(lambda self: self._able())
     @rule(which=which)
@@ -290,11 +301,28 @@ class EngineMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._able())
     @rule(which=which, runs=st.booleans())
     def freeze(self, which: int, runs: bool) -> None:
-        process = self.able(which)
+        self._freeze(self.able(which), runs=runs)
+
+    def _freeze(self, process: Process, *, runs: bool) -> None:
         self._let_run(process, runs)
         for run in self._unrecorded(process):
             run.is_excused = True
         process.freeze()
+
+    @precondition(lambda self: self._able())
+    @rule(which=which, how=st.sampled_from(sorted(ENDINGS)), other_starts=st.booleans())
+    def be_late(self, which: int, how: str, other_starts: bool) -> None:
+        """Freeze as it runs, and report only when others have been given its job."""
+        process = self.able(which)
+        self._freeze(process, runs=True)
+        dispatcher.rescue(self.broker)
+        if other_starts and self._able() and self._able()[0].running is None:
+            self._start(self._able()[0])
+        process.is_frozen = False
+        if process.running is not None:
+            self._finish(process, how)
+        self._record(process, settles=True)
+        process.beat()
 
     def _let_run(self, process: Process, runs: bool) -> None:
         if runs and process.running is None and not process.is_frozen:
