@@ -51,7 +51,11 @@ def recover(*, by: "User | None" = None, dry_run: bool = False) -> RecoveryRun |
             # A long step must not let the next run begin beside the one after it.
             if not leases.acquire("recovery", holder, _LEASE):
                 raise RecoveryOvertaken(f"Another run began before {category!r}; it goes on.")
-            run.found[category] = step()
+            began = time.monotonic()
+            try:
+                run.found[category] = step()
+            finally:
+                run.durations_ms[category] = round((time.monotonic() - began) * 1000, 1)
         if by is not None:
             audit.record("recover", "recovery run", [run.pk], by=by, **run.found)
     except Exception as error:  # recorded for people, then raised for the job's own record
@@ -61,7 +65,7 @@ def recover(*, by: "User | None" = None, dry_run: bool = False) -> RecoveryRun |
         run.finished_at = now()
         run.save()
         leases.release("recovery", holder)
-    logger.info("Recovery run %d: %s", run.pk, run.found)
+    logger.info("Recovery run %d: %s in ms: %s", run.pk, run.found, run.durations_ms)
     return run
 
 

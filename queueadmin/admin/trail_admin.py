@@ -1,6 +1,7 @@
 """Records that only grow: who did what, and what recovery found."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
@@ -154,7 +155,7 @@ class AuditEntryAdmin(ExportingAdmin):
 class RecoveryRunAdmin(ConsoleAdmin):
     """What each comparison of ledger and broker found and did."""
 
-    list_display = ("started", "outcome", "took", "found_counts", "failure")
+    list_display = ("started", "outcome", "took", "found_counts", "steps", "failure")
     list_display_links = None
     ordering = ("-started_at",)
     sortable_by = ()
@@ -188,6 +189,17 @@ class RecoveryRunAdmin(ConsoleAdmin):
         found = run.found if isinstance(run.found, dict) else {}
         parts = [f"{display.plain(name)} {count}" for name, count in found.items() if count]
         return " · ".join(parts) or str(_("nothing"))
+
+    @admin.display(description=_("took, by category"))
+    def steps(self, run: RecoveryRun) -> SafeString:
+        """How long each category took; nothing of a run before that was recorded."""
+        took = run.durations_ms if isinstance(run.durations_ms, dict) else {}
+        parts = [
+            f"{display.plain(name)} {display.span(timedelta(milliseconds=ms))}"
+            for name, ms in took.items()
+            if isinstance(ms, int | float)
+        ]
+        return format_html('<span class="qa-facts">{}</span>', " · ".join(parts) or "–")
 
     @admin.display(description=_("error"))
     def failure(self, run: RecoveryRun) -> SafeString:

@@ -59,6 +59,9 @@ class RunSerializer(serializers.ModelSerializer[RecoveryRun]):
         child=serializers.IntegerField(), help_text="What was repaired, by category."
     )
     duration_ms = serializers.SerializerMethodField()
+    durations_ms = serializers.DictField(
+        child=serializers.FloatField(), help_text="How long each category took."
+    )
 
     class Meta:
         model = RecoveryRun
@@ -68,6 +71,7 @@ class RunSerializer(serializers.ModelSerializer[RecoveryRun]):
             "finished_at",
             "duration_ms",
             "found",
+            "durations_ms",
             "error",
         )
         read_only_fields = fields
@@ -106,6 +110,12 @@ RUN = {
         "dead workers' jobs": 4,
         "lost in the broker": 0,
         "finished, still in the broker": 0,
+    },
+    "durations_ms": {
+        "overdue": 3.1,
+        "dead workers' jobs": 118.2,
+        "lost in the broker": 11.4,
+        "finished, still in the broker": 2.6,
     },
     "error": "",
 }

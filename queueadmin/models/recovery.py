@@ -12,6 +12,9 @@ class RecoveryRun(models.Model):
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
     #: Counts per category, for instance {"re-dispatched": 3}.
     found = models.JSONField(_("found"), default=dict)
+    #: How long each category took, also the one that failed; empty in rows of earlier releases.
+    # A default of the database's too: the release before this one inserts without it.
+    durations_ms = models.JSONField(_("took, by category"), default=dict, db_default={})
     error = models.TextField(_("error"), blank=True, default="")
 
     class Meta:

@@ -226,7 +226,8 @@ def test_clean_counts_first_and_removes_in_steps(settings: Any) -> None:
 def test_recover_reports_what_it_found(broker: RedisBroker) -> None:
     (row,) = run("recover")
 
-    assert RecoveryRun.objects.get().found == row["found"]
+    recorded = RecoveryRun.objects.get()
+    assert (recorded.found, recorded.durations_ms) == (row["found"], row["durations_ms"])
 
 
 def test_schedule_lists_and_refuses_an_unknown_name(settings: Any) -> None:

@@ -1,5 +1,6 @@
 """Recovery runs one at a time, and closes what has ended and still lies in the broker."""
 
+import time
 from datetime import timedelta
 
 import dramatiq
@@ -94,6 +95,18 @@ def during(monkeypatch, act):
     monkeypatch.setattr(dispatcher, "rescue", wrapped)
 
 
+def test_each_category_is_recorded_with_how_long_it_took(broker, work, monkeypatch):
+    during(monkeypatch, lambda: time.sleep(0.05))
+
+    recovery.recover()
+
+    run = RecoveryRun.objects.get()
+    assert run.durations_ms.keys() == run.found.keys()
+    assert run.durations_ms["dead workers' jobs"] >= 50
+    total = (run.finished_at - run.started_at).total_seconds() * 1000
+    assert sum(run.durations_ms.values()) <= total + 1
+
+
 def test_while_one_runs_another_does_not_begin(broker, work, monkeypatch):
     seen = []
     during(monkeypatch, lambda: seen.append(recovery.recover()))
@@ -130,5 +143,8 @@ def test_what_was_found_before_a_failure_is_kept(broker, work, monkeypatch):
     with pytest.raises(BrokerUnavailable):
         recovery.recover()
 
-    assert RecoveryRun.objects.get().found == {"overdue": 0}
+    run = RecoveryRun.objects.get()
+    assert run.found == {"overdue": 0}
+    # How long it took until it failed, too.
+    assert run.durations_ms.keys() == {"overdue", "dead workers' jobs"}
     assert recovery.recover() is not None

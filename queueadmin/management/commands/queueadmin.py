@@ -246,7 +246,8 @@ class Command(BaseCommand):
         run = recovery.recover(by=user, dry_run=dry_run)
         if run is None:
             raise CommandError("Another recovery is under way; wait for its end.")
-        self._write([{"run": run.pk, "dry_run": dry_run, "found": run.found}], options)
+        row = {"run": run.pk, "dry_run": dry_run, "found": run.found}
+        self._write([{**row, "durations_ms": run.durations_ms}], options)
 
     def _migrate_broker(
         self,

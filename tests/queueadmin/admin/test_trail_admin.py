@@ -49,6 +49,10 @@ def test_nobody_edits_the_audit_trail(anna: Client, viewer: Client) -> None:
         ({"found": {"re-dispatched": 3, "lost": 0}}, "re-dispatched 3"),
         ({"finished_at": None}, "running"),
         ({"found": ["not", "a", "dict"]}, "nothing"),
+        ({"durations_ms": {"overdue": 12.4, "lost": 2700.0}}, "overdue 12 ms · lost 2.7 s"),
+        ({"durations_ms": {"<b>": 1}}, "&lt;b&gt; 1 ms"),
+        ({"durations_ms": ["x"]}, "nothing"),
+        ({"durations_ms": {"overdue": "long"}}, "nothing"),
     ],
 )
 def test_recovery_runs_say_what_they_found(
