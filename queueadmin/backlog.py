@@ -8,7 +8,7 @@ way may be interrupted anywhere and repeated, and nothing runs on both sides.
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ _BATCH = 500
 # "package.Error: text", the last line of a traceback.
 _ERROR = re.compile(r"^([\w.]+)(?:: (.*))?$", re.DOTALL)
 
+#: Told how many of how many messages or jobs have been looked at.
+Tell = Callable[[int, int], None]
 #: A job to insert, and how it ended if it has.
 Read = tuple[ledger.NewJob, ledger.Ending | None]
 
@@ -83,16 +85,40 @@ def preview(plain: PlainQueues) -> list[Adopted]:
 
 
 def adopt(
-    plain: PlainQueues, broker: LedgerBroker, *, by: "User | None" = None, reason: str = ""
+    plain: PlainQueues,
+    broker: LedgerBroker,
+    *,
+    by: "User | None" = None,
+    reason: str = "",
+    tell: Tell = lambda done, total: None,
 ) -> list[Adopted]:
     """Take everything that no living worker of plain Dramatiq holds into the ledger.
+
+    Args:
+        plain: where it is.
+        broker: ours.
+        by: who adopts; None for a program.
+        reason: why, in that person's words.
+        tell: told how many of how many messages have been looked at.
 
     Raises:
         NotPermitted: `by` may not start a recovery.
         BrokerUnavailable: the server does not answer; call again.
     """
     audit.require(by, "run_recovery")
-    found = [_adopt_queue(plain, broker, queue) for queue in plain.names()]
+    names = plain.names()
+    for queue in names:
+        plain.collect(queue)
+    total = sum(map(plain.number_aside, names))
+    done = 0
+
+    def note(number: int) -> None:
+        nonlocal done
+        done += number
+        # What failed for good may have become more meanwhile.
+        tell(done, max(done, total))
+
+    found = [_adopt_queue(plain, broker, queue, note) for queue in names]
     found = [one for one in found if one != Adopted(one.queue)]
     for one in found:
         facts = {name: getattr(one, name) for name in Adopted.__slots__}
@@ -100,12 +126,14 @@ def adopt(
     return found
 
 
-def _adopt_queue(plain: PlainQueues, broker: LedgerBroker, queue: str) -> Adopted:
-    plain.collect(queue)
+def _adopt_queue(
+    plain: PlainQueues, broker: LedgerBroker, queue: str, note: Callable[[int], None]
+) -> Adopted:
     sums = Adopted(queue)
     for source in (plain.aside(queue), plain.aside(f"{queue}.DQ"), plain.dead(queue)):
         for batch in source:
             sums = _adopt_batch(broker, queue, batch, sums)
+            note(len(batch))
     return replace(sums, held=plain.held(queue))
 
 
@@ -222,12 +250,24 @@ def preview_hand_back() -> HandedBack:
 
 
 def hand_back(
-    plain: PlainQueues, broker: LedgerBroker, *, by: "User | None" = None, reason: str = ""
+    plain: PlainQueues,
+    broker: LedgerBroker,
+    *,
+    by: "User | None" = None,
+    reason: str = "",
+    tell: Tell = lambda done, total: None,
 ) -> HandedBack:
     """Make messages of plain Dramatiq of all open jobs that none of our workers holds.
 
     Stop our workers and producers first. The jobs end as cancelled in the ledger and keep
     their ids; dead letters stay where they are.
+
+    Args:
+        plain: where to.
+        broker: ours.
+        by: who hands back; None for a program.
+        reason: why, in that person's words.
+        tell: told how many of how many jobs have been looked at.
 
     Raises:
         NotPermitted: `by` may not start a recovery.
@@ -247,6 +287,7 @@ def hand_back(
         waiting = step.filter(pk__in=[job.pk for job in readable], state=JobState.WAITING)
         leaving.leave(ledger_only | _withdrawn(broker, waiting))
         number += _push(plain)
+        tell(min(start + _BATCH, len(ids)), len(ids))
     held = Job.objects.unfinished().count() - unreadable
     result = HandedBack(number, held, unreadable)
     facts = {name: getattr(result, name) for name in HandedBack.__slots__}

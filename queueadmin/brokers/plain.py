@@ -143,6 +143,15 @@ class PlainQueues:
                     keys = [key, self._key("__heartbeats__"), aside]
                     self._take_back(keys=keys, args=[worker, _DEAD_AFTER_MS])
 
+    def number_aside(self, queue: str) -> int:
+        """Return how many messages `aside` and `dead` are going to yield of a queue."""
+        with _translated():
+            waiting, delayed = (
+                int(self._client.llen(self._key(f"{name}.adopting")))
+                for name in (queue, f"{queue}.DQ")
+            )
+            return waiting + delayed + int(self._client.zcard(self._key(f"{queue}.XQ")))
+
     def aside(self, name: str) -> Iterator[list[Stored]]:
         """Yield what was set aside of a queue or delay queue, some at a time.
 

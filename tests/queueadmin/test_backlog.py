@@ -13,6 +13,7 @@ from dramatiq.brokers.redis import RedisBroker as PlainBroker
 from queueadmin import backlog, dispatcher, ledger
 from queueadmin.brokers.plain import PlainQueues
 from queueadmin.exceptions import NotPermitted
+from queueadmin.management.commands.queueadmin import PARTLY
 from queueadmin.models import Attempt, AuditEntry, DeadLetter, Job
 from queueadmin.states import DeathCause, JobState
 from tests.queueadmin.rows import make_user
@@ -239,6 +240,65 @@ def test_a_dry_run_counts_and_changes_nothing(plain, work, ours):
     assert not Job.objects.exists()
 
 
+def test_it_says_how_far_it_has_come(broker, plain, work, ours, monkeypatch):
+    monkeypatch.setattr("queueadmin.brokers.plain._BATCH", 2)
+    monkeypatch.setattr(backlog, "_BATCH", 2)
+    for number in range(3):
+        work.send(number)
+    work.send_with_options(args=(9,), delay=60_000)
+    coming, going = [], []
+
+    backlog.adopt(plain, broker, tell=lambda done, total: coming.append((done, total)))
+    backlog.hand_back(plain, broker, tell=lambda done, total: going.append((done, total)))
+
+    assert coming == [(2, 4), (3, 4), (4, 4)]
+    assert going == [(2, 4), (4, 4)]
+
+
+@pytest.fixture
+def command(plain, capsys, monkeypatch):
+    """Run a sub-command in a terminal; return its rows, its exit code and what people see."""
+    # By this the bar takes any stream for a terminal.
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    def run(verb, direction):
+        code = 0
+        arguments = [direction, url_of(plain), f"{direction}-namespace", "test"]
+        try:
+            call_command("queueadmin", verb, *arguments, "--format", "json", "--reason", "move")
+        except SystemExit as ended:
+            code = ended.code
+        seen = capsys.readouterr()
+        return json.loads(seen.out), code, seen.err
+
+    return run
+
+
+def test_the_command_adopts_under_a_bar_and_answers_in_json(
+    broker, plain_broker, work, ours, command
+):
+    in_a_hand = work.send(1)
+    plain_broker.do_fetch("q", 1)
+    work.send(2)
+    work.send_with_options(args=(3,), delay=60_000)
+
+    (row,), code, seen = command("adopt-backlog", "--from")
+
+    nothing = {"dead": 0, "unreadable": 0, "known": 0, "dry_run": False}
+    assert row == {"queue": "q", "waiting": 1, "scheduled": 1, "held": 1, **nothing}
+    assert code == PARTLY
+    assert "adopting" in seen
+    assert "100%" in seen
+    assert sorted(states().values()) == ["scheduled", "waiting"]
+    assert in_a_hand.message_id not in states()
+    assert AuditEntry.objects.get().reason == "move"
+
+    plain_broker.client.zadd("test:__heartbeats__", {plain_broker.broker_id: 1})
+    (row,), code, _ = command("adopt-backlog", "--from")
+    assert (row["waiting"], row["held"], code) == (1, 0, 0)
+    assert command("adopt-backlog", "--from")[:2] == ([], 0)
+
+
 def url_of(plain):
     found = plain._client.connection_pool.connection_kwargs
     if "path" in found:
@@ -317,6 +377,27 @@ def test_an_interrupted_hand_back_is_carried_on_and_pushes_nothing_twice(
     wait_until(lambda: client.hlen("test:q.msgs") == 0)
     assert ran == [1]
     assert not Attempt.objects.exists()
+
+
+def test_the_command_hands_back_under_a_bar_and_answers_in_json(
+    broker, make_broker, client, ours, command
+):
+    ours.send(1)
+    other = make_broker()
+    other.transport.heartbeat()
+    assert len(other.transport.fetch("q", 1)) == 1
+    ours.send(2)
+    ours.send_with_options(args=(3,), delay=60_000)
+
+    (row,), code, seen = command("hand-back", "--to")
+
+    assert row == {"handed_back": 2, "held": 1, "unreadable": 0, "dry_run": False}
+    assert code == PARTLY
+    assert "handing back" in seen
+    assert "100%" in seen
+    assert (client.llen("test:q"), client.llen("test:q.DQ")) == (1, 1)
+    assert sorted(states().values()) == ["cancelled", "cancelled", "waiting"]
+    assert AuditEntry.objects.get().reason == "move"
 
 
 def test_what_was_handed_back_comes_again_as_a_job_of_its_own(

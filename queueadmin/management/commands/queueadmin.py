@@ -292,7 +292,15 @@ class Command(BaseCommand):
             if options["dry_run"]:
                 found = backlog.preview(plain)
             else:
-                found = backlog.adopt(plain, broker, by=arguments.user(by), reason=reason)
+                with _bar() as bar:
+                    task = bar.add_task("adopting", total=None)
+                    found = backlog.adopt(
+                        plain,
+                        broker,
+                        by=arguments.user(by),
+                        reason=reason,
+                        tell=lambda done, total: bar.update(task, completed=done, total=total),
+                    )
         self._write([{**asdict(row), "dry_run": options["dry_run"]} for row in found], options)
         if not options["dry_run"] and any(row.held for row in found):
             sys.exit(PARTLY)
@@ -304,8 +312,15 @@ class Command(BaseCommand):
         if options["dry_run"]:
             found = backlog.preview_hand_back()
         else:
-            with closing(PlainQueues(url, namespace)) as plain:
-                found = backlog.hand_back(plain, broker, by=arguments.user(by), reason=reason)
+            with closing(PlainQueues(url, namespace)) as plain, _bar() as bar:
+                task = bar.add_task("handing back", total=None)
+                found = backlog.hand_back(
+                    plain,
+                    broker,
+                    by=arguments.user(by),
+                    reason=reason,
+                    tell=lambda done, total: bar.update(task, completed=done, total=total),
+                )
         self._write([{**asdict(found), "dry_run": options["dry_run"]}], options)
         if not options["dry_run"] and (found.held or found.unreadable):
             sys.exit(PARTLY)
