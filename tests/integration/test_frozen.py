@@ -10,7 +10,11 @@ from queueadmin.models import Attempt, DeadLetter, Job
 from queueadmin.states import JobState
 from tests.integration.fleet import completed, wait_until, workers
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(120),
+    pytest.mark.every_provider,
+]
 
 
 @pytest.fixture(autouse=True)
