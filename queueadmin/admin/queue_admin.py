@@ -1,8 +1,7 @@
 """Queues: what runs where, how well, and what holds it back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from django.http import HttpRequest
@@ -48,10 +47,6 @@ class Row:
     policy: Policy | None
     limits: queues.Limits
     trouble: str
-    #: How bad the trouble is; 0 for the worst, and the last for none.
-    rank: int
-    #: What is usual for this hour, where it is known and was asked for.
-    usual: str
     is_paused: bool
     is_broken: bool
 
@@ -72,17 +67,11 @@ class QueueAdmin(FleetAdmin):
 
     def shown(self, request: HttpRequest) -> dict[str, Any]:
         """Return a row per queue."""
-        rows = self.rows(request, open_alerts(), usual=drift.usual_by_queue())
+        rows = self.rows(request, open_alerts())
         return {"rows": rows, "sentence": queues_sentence(rows)}
 
-    def rows(
-        self,
-        request: HttpRequest,
-        alerts: Sequence[Alert],
-        *,
-        usual: Mapping[str, str] = MappingProxyType({}),
-    ) -> list[Row]:
-        """Return a row per queue, the worst first; the number of queries is the same for any."""
+    def rows(self, request: HttpRequest, alerts: Sequence[Alert]) -> list[Row]:
+        """Return a row per queue; the number of queries does not grow with them."""
         names = statistics.queue_names()
         rows = {
             row.name: row
@@ -92,20 +81,16 @@ class QueueAdmin(FleetAdmin):
             alert.queue: alert.text for alert in alerts if alert.kind in drift.CONDITION.kinds
         }
         fleet = list(workers.alive().values_list("queues", flat=True)[:1_000])
-        found = [
+        return [
             self._row(
                 request,
                 numbers,
                 rows.get(numbers.name) or Queue(name=numbers.name),
                 fleet,
                 unusual.get(numbers.name, ""),
-                usual.get(numbers.name, ""),
             )
             for numbers in statistics.overview(names)
         ]
-        # Those of the same rank stay in the order of their names: nothing moves by itself
-        # unless a trouble begins or ends.
-        return sorted(found, key=lambda row: row.rank)
 
     def _row(
         self,
@@ -114,12 +99,10 @@ class QueueAdmin(FleetAdmin):
         queue: Queue,
         fleet: list[Any],
         unusual: str,
-        usual: str,
     ) -> Row:
         name = numbers.name
         consumers = sum(name in consumed for consumed in fleet if isinstance(consumed, list))
         badges = _badges(queue)
-        rank, trouble = _trouble(queue, numbers, consumers, is_unusual=bool(unusual))
         if unusual:
             badges.append(
                 Badge(display.badge("unusual", _("unusual")), display.excerpt(unusual, 300))
@@ -143,10 +126,7 @@ class QueueAdmin(FleetAdmin):
             buttons=self.buttons(request, queue) if self.has_verbs else {},
             policy=settings.policy(name),
             limits=queues.limits_of(queue),
-            trouble=trouble,
-            rank=rank,
-            # What is unusual says so itself.
-            usual="" if unusual else usual,
+            trouble=_trouble(queue, numbers, consumers, is_unusual=bool(unusual)),
             is_paused=queue.is_paused(now()),
             is_broken=queue.breaker_state != Queue.Breaker.CLOSED,
         )
@@ -171,33 +151,21 @@ def queues_sentence(rows: Sequence[Row]) -> str:
 
 def _trouble(
     queue: Queue, numbers: statistics.QueueNumbers, consumers: int, *, is_unusual: bool
-) -> tuple[int, str]:
-    """Return how bad it stands with a queue, 0 for the worst, and why in a few words."""
+) -> str:
+    """Return what is the matter with a queue in a few words; empty if it is well."""
     waiting = numbers.counts.get(JobState.WAITING, 0)
     failed = numbers.flow.failed_percent
-    troubles = (
-        (
-            queue.breaker_state != Queue.Breaker.CLOSED,
-            _t("breaker %(state)s") % {"state": queue.get_breaker_state_display()},
-        ),
-        (
-            waiting and not consumers and not queue.is_paused(now()),
-            _t("%(count)s waiting and no worker consumes it") % {"count": waiting},
-        ),
-        (
-            failed is not None and failed >= _FAILING_PERCENT and numbers.flow.attempts >= 10,
-            _t("%(share).0f %% of attempts fail") % {"share": failed or 0},
-        ),
-        (
-            waiting and queue.is_paused(now()),
-            _t("paused, %(count)s waiting") % {"count": waiting},
-        ),
-        (is_unusual, _t("not as usual for this hour")),
-    )
-    for rank, (is_so, words) in enumerate(troubles):
-        if is_so:
-            return rank, words
-    return len(troubles), ""
+    if queue.breaker_state != Queue.Breaker.CLOSED:
+        return _t("breaker %(state)s") % {"state": queue.get_breaker_state_display()}
+    if waiting and queue.is_paused(now()):
+        return _t("paused, %(count)s waiting") % {"count": waiting}
+    if waiting and not consumers:
+        return _t("%(count)s waiting and no worker consumes it") % {"count": waiting}
+    if failed is not None and failed >= _FAILING_PERCENT and numbers.flow.attempts >= 10:
+        return _t("%(share).0f %% of attempts fail") % {"share": failed}
+    if is_unusual:
+        return _t("not as usual for this hour")
+    return ""
 
 
 def _badges(queue: Queue) -> list[Badge]:
@@ -211,6 +179,5 @@ def _badges(queue: Queue) -> list[Badge]:
         label = _t("breaker %(state)s") % {"state": queue.get_breaker_state_display()}
         badges.append(Badge(display.badge("failed", label), display.excerpt(queue.breaker_cause)))
     if queue.concurrency or queue.rate_limit:
-        # Which of its limits, the list of queues says.
-        badges.append(Badge(display.badge("limited", _("limited"))))
+        badges.append(Badge(display.badge("limited", _("limited")), _t("changed in the console")))
     return badges
