@@ -108,6 +108,10 @@ def name_tag(text: object) -> SafeString:
     return format_html_join("", "{}<wbr>", ((part,) for part in parts))
 
 
+#: What stands where there is nothing; a phone leaves it out.
+NOTHING: SafeString = format_html('<span class="qa-blank">{}</span>', "–")
+
+
 def badge(value: Any, label: object = None) -> SafeString:
     """Return a state, status, outcome or priority as word, shape and colour.
 
@@ -167,7 +171,7 @@ def exact(moment: datetime) -> str:
 def time_tag(moment: datetime | None, words: str | None = None) -> SafeString | str:
     """Return a time in relative words, the exact one on hover and for machines."""
     if moment is None:
-        return "–"
+        return NOTHING
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
         moment.isoformat(),
@@ -179,7 +183,7 @@ def time_tag(moment: datetime | None, words: str | None = None) -> SafeString | 
 def age_tag(moment: datetime | None) -> SafeString | str:
     """Return how long ago something was, without "ago": for columns headed "age"."""
     if moment is None:
-        return "–"
+        return NOTHING
     words = span(max(now() - moment, timedelta(0)), is_coarse=True)
     return time_tag(moment, words)
 
@@ -187,7 +191,7 @@ def age_tag(moment: datetime | None) -> SafeString | str:
 def due_tag(moment: datetime) -> SafeString:
     """Return how soon something is due, or how late it is, in words and colour."""
     left = moment - now()
-    words = span(abs(left), is_coarse=True)
+    words = span(abs(left), is_coarse=True).replace(" ", "\N{NO-BREAK SPACE}")
     if left < timedelta(0):
         tone, text = "bad", _("overdue %(span)s") % {"span": words}
     else:

@@ -139,5 +139,5 @@ def _alerts() -> Finding:
     kinds = Counter(Alert.objects.filter(closed_at=None).values_list("kind", flat=True))
     if not kinds:
         return Finding("alerts", "none is open")
-    found = ", ".join(f"{count} {AlertKind(kind).label}" for kind, count in kinds.most_common())
+    found = ", ".join(f"{AlertKind(kind).label} ({count})" for kind, count in kinds.most_common())
     return Finding("alerts", found, "Open Alerts in the console; each says what the matter is.")

@@ -65,6 +65,50 @@ def open_alerts() -> "QuerySet[Alert]":
     return Alert.objects.filter(closed_at=None, kind__in=CONDITION.kinds)
 
 
+def usual_by_queue() -> dict[str, str]:
+    """Say what is usual for this hour for each queue, where enough past hours say so.
+
+    One query of the hours; the last days, which are still in minutes, are left out.
+    """
+    rows = (
+        HourStatistic.objects.filter(hour__in=_hours())
+        .order_by()
+        .values_list("hour", "queue")
+        .annotate(*(Sum(name) for name in _COUNTED))
+    )
+    past: dict[str, list[Sample]] = defaultdict(list)
+    for _hour, queue, *sums in rows:
+        past[queue].append(_sample(sums))
+    return {queue: words for queue, samples in past.items() if (words := _say_usual(samples))}
+
+
+def _say_usual(past: Sequence[Sample]) -> str:
+    rates, times = usual.ranges(past)
+    words = []
+    if rates is not None:
+        words.append(
+            _("%(share)s %% fail") % {"share": _range(*(_percent(share) for share in rates))}
+        )
+    if times is not None:
+        words.append(
+            _("half of the runs take under %(time)s")
+            % {"time": _range(*(_span(milliseconds) for milliseconds in times))}
+        )
+    return ", ".join(words)
+
+
+def _hours() -> dict[datetime, int]:
+    """Return the same hour of each of the past days, by the site's clock on the wall."""
+    middle = localtime(now() - PRESENT / 2)
+    # Wall-clock arithmetic: over a change of summer time 9 o'clock stays 9 o'clock.
+    return {
+        (middle - timedelta(days=day))
+        .astimezone(UTC)
+        .replace(minute=0, second=0, microsecond=0): day
+        for day in range(1, DAYS + 1)
+    }
+
+
 def _present() -> dict[Series, Sample]:
     since = (now() - PRESENT).replace(second=0, microsecond=0)
     return {
@@ -74,15 +118,8 @@ def _present() -> dict[Series, Sample]:
 
 
 def _past(wanted: set[Series]) -> dict[Series, list[Sample]]:
-    """Return the same hour of each of the past days, by the site's clock on the wall."""
-    middle = localtime(now() - PRESENT / 2)
-    # Wall-clock arithmetic: over a change of summer time 9 o'clock stays 9 o'clock.
-    hours = {
-        (middle - timedelta(days=day))
-        .astimezone(UTC)
-        .replace(minute=0, second=0, microsecond=0): day
-        for day in range(1, DAYS + 1)
-    }
+    """Return what the wanted did in the same hour of each of the past days."""
+    hours = _hours()
     found: dict[tuple[Series, int], list[int]] = {}
     for hour, day in hours.items():
         if day <= _DAYS_IN_MINUTES:

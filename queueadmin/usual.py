@@ -140,6 +140,21 @@ def _at(runs: Sequence[int], share: float) -> float:
     return found.total_seconds() * 1_000 if found is not None else 0.0
 
 
+def ranges(
+    past: Sequence[Sample],
+) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+    """Return between what the share of failures, and the median run time in ms, usually lie.
+
+    Each is None where too few hours say so.
+    """
+    days = [day for day in past if day.attempts >= LEAST_PAST]
+    timed = [day for day in days if sum(day.runs) >= LEAST_PAST]
+    return (
+        _shown([day.rate for day in days]) if len(days) >= LEAST_DAYS else None,
+        _shown([_at(day.runs, 0.5) for day in timed]) if len(timed) >= LEAST_DAYS else None,
+    )
+
+
 def _shown(values: Sequence[float]) -> tuple[float, float]:
     """Return from where to where most values lie: the worst and best tenth are left out."""
     ordered = sorted(values)

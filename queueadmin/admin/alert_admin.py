@@ -164,7 +164,7 @@ class AlertAdmin(RecordAdmin):
                 "<bdi>{}</bdi> {}", display.plain(name), display.time_tag(alert.acknowledged_at)
             )
         if alert.closed_at is not None or not alert.may_acknowledge:
-            return "–"
+            return display.NOTHING
         return format_html(
             '<a href="{}">{}</a>',
             self.address("do", quote(alert.pk), "acknowledge"),

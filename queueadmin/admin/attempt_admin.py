@@ -103,7 +103,7 @@ class AttemptAdmin(ConsoleAdmin):
     @admin.display(description=_("next after"))
     def next_in(self, attempt: Attempt) -> str:
         """The wait that follows it."""
-        return display.span(attempt.delay) if attempt.delay is not None else "–"
+        return display.span(attempt.delay) if attempt.delay is not None else display.NOTHING
 
     @admin.display(description=_("started"))
     def when(self, attempt: Attempt) -> SafeString | str:

@@ -132,7 +132,7 @@ class DeadLetterAdmin(ExportingAdmin, EditingAdmin):
         """Priority as word, shape and colour; the usual one as a dash, to keep the column narrow."""
         if dead_letter.urgency == Urgency.NORMAL:
             return format_html(
-                '<span title="{0}">–<span class="visually-hidden">{0}</span></span>',
+                '<span class="qa-blank" title="{0}">–<span class="visually-hidden">{0}</span></span>',
                 Urgency.NORMAL.label,
             )
         known = dead_letter.urgency in Urgency.values
@@ -173,7 +173,7 @@ class DeadLetterAdmin(ExportingAdmin, EditingAdmin):
     def group(self, dead_letter: Any) -> SafeString | str:
         """The trouble it belongs to."""
         if dead_letter.group_id is None:
-            return "–"
+            return display.NOTHING
         return format_html(
             '<a href="{}">G-{}</a>', self.group_url(dead_letter.group_id), dead_letter.group_id
         )
@@ -196,7 +196,7 @@ class DeadLetterAdmin(ExportingAdmin, EditingAdmin):
     @admin.display(description=_("owner"))
     def owner(self, dead_letter: DeadLetter) -> str:
         """Whose turn it is."""
-        return dead_letter.assignee.get_username() if dead_letter.assignee else "–"
+        return dead_letter.assignee.get_username() if dead_letter.assignee else display.NOTHING
 
     @admin.display(description=_("age"), ordering="-died_at")
     def age(self, dead_letter: DeadLetter) -> SafeString | str:

@@ -289,7 +289,7 @@ class FailureGroupAdmin(RecordAdmin):
     @admin.display(description=_("owner"))
     def owner_name(self, group: FailureGroup) -> str:
         """Who has it."""
-        return group.owner.get_username() if group.owner else "–"
+        return group.owner.get_username() if group.owner else display.NOTHING
 
     @admin.display(description=_("status"))
     def status_badge(self, group: FailureGroup) -> SafeString:

@@ -97,11 +97,18 @@ class ActingJobAdmin(ConsoleAdmin):
         return self._ask(request, verb, ids, back, form, total=len(ids))
 
     def verbs_of(self, request: HttpRequest, job: Job) -> list[dict[str, Any]]:
-        """Return the verbs for the page of a job, each with why it cannot be done now."""
-        return [
+        """Return the verbs for the page of a job, each with why it cannot be done now.
+
+        Of several with the same reason the last says it, for all of them.
+        """
+        found: list[dict[str, Any]] = [
             {"verb": verb, "refusal": verb.refusal(job, self.may(request, verb.permission))}
             for verb in JOB_VERBS.values()
         ]
+        for number, item in enumerate(found):
+            same = [at for at, other in enumerate(found) if other["refusal"] == item["refusal"]]
+            item |= {"says_why": same[-1] == number, "why": same[-1]}
+        return found
 
     def _selected(self, request: HttpRequest, name: str, queryset: "QuerySet[Any]") -> HttpResponse:
         """Ask about the chosen rows of a list."""

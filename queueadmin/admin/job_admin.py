@@ -167,7 +167,7 @@ class JobAdmin(ActingJobAdmin):
     def ran(self, job: Job) -> str:
         """Length of the last run, or of the current one so far."""
         if job.started_at is None or job.state not in (*_ENDED, JobState.ACTIVE):
-            return "–"
+            return display.NOTHING
         return display.span((job.finished_at or now()) - job.started_at)
 
     @admin.display(description=_("error"))

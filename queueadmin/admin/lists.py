@@ -224,6 +224,8 @@ class ConsoleAdmin(ModelAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = BoundedPaginator
+    #: Whether its rows lead anywhere.
+    has_links = True
     #: What an empty list says would appear in it, and how to make that happen.
     empty_text: "_StrPromise | str" = _("Nothing here yet.")
 

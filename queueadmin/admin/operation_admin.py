@@ -20,7 +20,6 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.csrf import csrf_protect
 
 from .. import display, editing, failuregroups, operations, replacing
-from ..clock import now
 from ..conf import settings
 from ..deadletters import Skip
 from ..exceptions import NotPermitted
@@ -173,7 +172,7 @@ class RequeueOperationAdmin(RecordAdmin):
         """Failures and their share."""
         numbers = operation.numbers
         if not numbers.ended:
-            return "–"
+            return display.NOTHING
         return f"{numbers.failed:,} ({numbers.failed_percent:.0f} %)"
 
     @admin.display(description=_("age"))
@@ -340,5 +339,4 @@ def _left(operation: RequeueOperation, numbers: operations.Progress) -> timedelt
     """Return how long the release of the rest takes at its rate."""
     if operation.status not in RequeueOperation.UNDER_WAY or not numbers.waiting:
         return None
-    ahead = max((operation.start_at - now()).total_seconds(), 0.0)
-    return timedelta(seconds=ahead + numbers.waiting / operation.rate)
+    return timedelta(seconds=numbers.waiting / operation.rate)

@@ -1,7 +1,8 @@
 """Queues: what runs where, how well, and what holds it back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from django.http import HttpRequest
@@ -47,6 +48,10 @@ class Row:
     policy: Policy | None
     limits: queues.Limits
     trouble: str
+    #: How bad the trouble is; 0 for the worst, and the last for none.
+    rank: int
+    #: What is usual for this hour, where it is known and was asked for.
+    usual: str
     is_paused: bool
     is_broken: bool
 
@@ -67,11 +72,17 @@ class QueueAdmin(FleetAdmin):
 
     def shown(self, request: HttpRequest) -> dict[str, Any]:
         """Return a row per queue."""
-        rows = self.rows(request, open_alerts())
+        rows = self.rows(request, open_alerts(), usual=drift.usual_by_queue())
         return {"rows": rows, "sentence": queues_sentence(rows)}
 
-    def rows(self, request: HttpRequest, alerts: Sequence[Alert]) -> list[Row]:
-        """Return a row per queue; the number of queries does not grow with them."""
+    def rows(
+        self,
+        request: HttpRequest,
+        alerts: Sequence[Alert],
+        *,
+        usual: Mapping[str, str] = MappingProxyType({}),
+    ) -> list[Row]:
+        """Return a row per queue, the worst first; the number of queries is the same for any."""
         names = statistics.queue_names()
         rows = {
             row.name: row
@@ -81,16 +92,20 @@ class QueueAdmin(FleetAdmin):
             alert.queue: alert.text for alert in alerts if alert.kind in drift.CONDITION.kinds
         }
         fleet = list(workers.alive().values_list("queues", flat=True)[:1_000])
-        return [
+        found = [
             self._row(
                 request,
                 numbers,
                 rows.get(numbers.name) or Queue(name=numbers.name),
                 fleet,
                 unusual.get(numbers.name, ""),
+                usual.get(numbers.name, ""),
             )
             for numbers in statistics.overview(names)
         ]
+        # Those of the same rank stay in the order of their names: nothing moves by itself
+        # unless a trouble begins or ends.
+        return sorted(found, key=lambda row: row.rank)
 
     def _row(
         self,
@@ -99,10 +114,12 @@ class QueueAdmin(FleetAdmin):
         queue: Queue,
         fleet: list[Any],
         unusual: str,
+        usual: str,
     ) -> Row:
         name = numbers.name
         consumers = sum(name in consumed for consumed in fleet if isinstance(consumed, list))
         badges = _badges(queue)
+        rank, trouble = _trouble(queue, numbers, consumers, is_unusual=bool(unusual))
         if unusual:
             badges.append(
                 Badge(display.badge("unusual", _("unusual")), display.excerpt(unusual, 300))
@@ -126,7 +143,10 @@ class QueueAdmin(FleetAdmin):
             buttons=self.buttons(request, queue) if self.has_verbs else {},
             policy=settings.policy(name),
             limits=queues.limits_of(queue),
-            trouble=_trouble(queue, numbers, consumers, is_unusual=bool(unusual)),
+            trouble=trouble,
+            rank=rank,
+            # What is unusual says so itself.
+            usual="" if unusual else usual,
             is_paused=queue.is_paused(now()),
             is_broken=queue.breaker_state != Queue.Breaker.CLOSED,
         )
@@ -151,21 +171,33 @@ def queues_sentence(rows: Sequence[Row]) -> str:
 
 def _trouble(
     queue: Queue, numbers: statistics.QueueNumbers, consumers: int, *, is_unusual: bool
-) -> str:
-    """Return what is the matter with a queue in a few words; empty if it is well."""
+) -> tuple[int, str]:
+    """Return how bad it stands with a queue, 0 for the worst, and why in a few words."""
     waiting = numbers.counts.get(JobState.WAITING, 0)
     failed = numbers.flow.failed_percent
-    if queue.breaker_state != Queue.Breaker.CLOSED:
-        return _t("breaker %(state)s") % {"state": queue.get_breaker_state_display()}
-    if waiting and queue.is_paused(now()):
-        return _t("paused, %(count)s waiting") % {"count": waiting}
-    if waiting and not consumers:
-        return _t("%(count)s waiting and no worker consumes it") % {"count": waiting}
-    if failed is not None and failed >= _FAILING_PERCENT and numbers.flow.attempts >= 10:
-        return _t("%(share).0f %% of attempts fail") % {"share": failed}
-    if is_unusual:
-        return _t("not as usual for this hour")
-    return ""
+    troubles = (
+        (
+            queue.breaker_state != Queue.Breaker.CLOSED,
+            _t("breaker %(state)s") % {"state": queue.get_breaker_state_display()},
+        ),
+        (
+            waiting and not consumers and not queue.is_paused(now()),
+            _t("%(count)s waiting and no worker consumes it") % {"count": waiting},
+        ),
+        (
+            failed is not None and failed >= _FAILING_PERCENT and numbers.flow.attempts >= 10,
+            _t("%(share).0f %% of attempts fail") % {"share": failed or 0},
+        ),
+        (
+            waiting and queue.is_paused(now()),
+            _t("paused, %(count)s waiting") % {"count": waiting},
+        ),
+        (is_unusual, _t("not as usual for this hour")),
+    )
+    for rank, (is_so, words) in enumerate(troubles):
+        if is_so:
+            return rank, words
+    return len(troubles), ""
 
 
 def _badges(queue: Queue) -> list[Badge]:
@@ -179,5 +211,6 @@ def _badges(queue: Queue) -> list[Badge]:
         label = _t("breaker %(state)s") % {"state": queue.get_breaker_state_display()}
         badges.append(Badge(display.badge("failed", label), display.excerpt(queue.breaker_cause)))
     if queue.concurrency or queue.rate_limit:
-        badges.append(Badge(display.badge("limited", _("limited")), _t("changed in the console")))
+        # Which of its limits, the list of queues says.
+        badges.append(Badge(display.badge("limited", _("limited"))))
     return badges

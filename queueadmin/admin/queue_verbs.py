@@ -58,13 +58,15 @@ class LimitForm(forms.Form):
 
 def _waits(queue: Queue) -> str:
     waiting = statistics.counts([queue.name])[queue.name].get(JobState.WAITING, 0)
-    return ngettext("%(count)d job waits in it now.", "%(count)d jobs wait in it now.", waiting) % {
+    return ngettext("%(count)d job waits now.", "%(count)d jobs wait now.", waiting) % {
         "count": waiting
     }
 
 
 def _will_pause(queue: Queue) -> str:
-    promise = _t("No job of it starts from now on, in the whole fleet; what runs goes on.")
+    promise = _t(
+        "No worker starts a job of this queue until it is resumed; what runs goes on to its end."
+    )
     return f"{promise} {_waits(queue)}"
 
 

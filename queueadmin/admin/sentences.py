@@ -8,6 +8,7 @@ from django.utils.formats import date_format
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy as _lazy
+from django.utils.translation import ngettext
 
 from ..clock import now
 from ..display import exact, excerpt, plain, relative, span
@@ -169,7 +170,8 @@ _CAUSES = {
 
 def _error(error_class: str, message: str) -> str:
     """Return an error in one line."""
-    text, error_class = excerpt(message), plain(error_class)
+    # It becomes part of a sentence.
+    text, error_class = excerpt(message).removesuffix("."), plain(error_class)
     if not error_class:
         return text or _("an unknown error")
     return f"{error_class}: {text}" if text else error_class
@@ -269,7 +271,14 @@ def about_operation(operation: RequeueOperation, numbers: Progress) -> str:
     }
     match operation.status:
         case OperationStatus.SCHEDULED:
-            return _("It starts %(start)s with %(waiting)s jobs.") % facts
+            return (
+                ngettext(
+                    "It starts %(start)s with %(waiting)s job.",
+                    "It starts %(start)s with %(waiting)s jobs.",
+                    numbers.waiting,
+                )
+                % facts
+            )
         case OperationStatus.CANARY:
             return (
                 _(

@@ -34,6 +34,47 @@ _MODELS: dict[str, type[Model]] = {
 }
 
 
+#: Verb, and how it is called in the list and its filter.
+_VERBS = {
+    "requeue": _("requeue"),
+    "edit": _("edit and requeue"),
+    "enqueue": _("enqueue by hand"),
+    "cancel": _("cancel"),
+    "reschedule": _("reschedule"),
+    "retry": _("run a job now"),
+    "close": _("mark permanently failed"),
+    "assign": _("assign"),
+    "set_urgency": _("set priority"),
+    "annotate": _("write a note"),
+    "reveal": _("reveal a payload"),
+    "erase": _("erase personal data"),
+    "clean": _("clean"),
+    "remove": _("remove a job"),
+    "recover": _("run recovery"),
+    "quiet": _("quiet a worker"),
+    "resolve": _("resolve"),
+    "reopen": _("reopen"),
+    "snooze": _("snooze"),
+    "wake": _("end a snooze"),
+    "set_due": _("set due date"),
+    "link ticket": _("link a ticket"),
+    "add rule": _("add a rule"),
+    "change rule": _("change a rule"),
+    "delete rule": _("delete a rule"),
+    "create": _("begin a requeue"),
+    "pause": _("pause"),
+    "resume": _("resume"),
+    "acknowledge": _("acknowledge an alert"),
+    "stop digest": _("stop the daily digest"),
+    "want digest": _("want the daily digest"),
+    "abort": _("abort"),
+    "stop": _("stop"),
+    "limit": _("change limits"),
+    "run now": _("run now"),
+    "export": _("export"),
+}
+
+
 class VerbFilter(admin.SimpleListFilter):
     """Entries of one verb."""
 
@@ -42,44 +83,7 @@ class VerbFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         """Return the verbs of the console."""
-        return [
-            ("requeue", _("requeue")),
-            ("edit", _("edit and requeue")),
-            ("enqueue", _("enqueue by hand")),
-            ("cancel", _("cancel")),
-            ("reschedule", _("reschedule")),
-            ("retry", _("run a job now")),
-            ("close", _("mark permanently failed")),
-            ("assign", _("assign")),
-            ("set_urgency", _("set priority")),
-            ("annotate", _("write a note")),
-            ("reveal", _("reveal a payload")),
-            ("erase", _("erase personal data")),
-            ("clean", _("clean")),
-            ("remove", _("remove a job")),
-            ("recover", _("run recovery")),
-            ("quiet", _("quiet a worker")),
-            ("resolve", _("resolve")),
-            ("reopen", _("reopen")),
-            ("snooze", _("snooze")),
-            ("wake", _("end a snooze")),
-            ("set_due", _("set due date")),
-            ("link ticket", _("link a ticket")),
-            ("add rule", _("add a rule")),
-            ("change rule", _("change a rule")),
-            ("delete rule", _("delete a rule")),
-            ("create", _("begin a requeue")),
-            ("pause", _("pause")),
-            ("resume", _("resume")),
-            ("acknowledge", _("acknowledge an alert")),
-            ("stop digest", _("stop the daily digest")),
-            ("want digest", _("want the daily digest")),
-            ("abort", _("abort")),
-            ("stop", _("stop")),
-            ("limit", _("change limits")),
-            ("run now", _("run now")),
-            ("export", _("export")),
-        ]
+        return list(_VERBS.items())
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         """Return the entries of the chosen verb."""
@@ -122,8 +126,8 @@ class AuditEntryAdmin(ExportingAdmin):
 
     @admin.display(description=_("what"))
     def what(self, entry: AuditEntry) -> str:
-        """The verb."""
-        return display.plain(entry.verb)
+        """The verb, by the name that the filter gives it."""
+        return str(_VERBS.get(entry.verb) or display.plain(entry.verb))
 
     @admin.display(description=_("on what"))
     def target(self, entry: AuditEntry) -> SafeString:
@@ -148,8 +152,18 @@ class AuditEntryAdmin(ExportingAdmin):
     @admin.display(description=_("detail"))
     def facts(self, entry: AuditEntry) -> SafeString:
         """The facts kept with the act."""
-        text = json.dumps(entry.detail, ensure_ascii=False)[1:-1] if entry.detail else ""
+        facts = entry.detail.items() if isinstance(entry.detail, dict) else ()
+        text = " · ".join(f"{name.replace('_', ' ')}: {_said(value)}" for name, value in facts)
         return format_html('<span class="qa-facts">{}</span>', display.excerpt(text))
+
+
+def _said(value: Any) -> str:
+    """Return a fact in words where it is simple, as JSON where it is not."""
+    if isinstance(value, bool):
+        return str(_("yes") if value else _("no"))
+    if isinstance(value, list) and all(isinstance(one, str | int) for one in value):
+        return ", ".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 class RecoveryRunAdmin(ConsoleAdmin):
@@ -157,6 +171,7 @@ class RecoveryRunAdmin(ConsoleAdmin):
 
     list_display = ("started", "outcome", "took", "found_counts", "steps", "failure")
     list_display_links = None
+    has_links = False
     ordering = ("-started_at",)
     sortable_by = ()
     empty_text = _(

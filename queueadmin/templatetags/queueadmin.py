@@ -27,6 +27,39 @@ register.filter("plain", display.plain, is_safe=False)
 register.filter("excerpt", display.excerpt, is_safe=False)
 register.filter("span", display.span)
 
+#: The console's pages as the side bar names them: what is asked first comes first.
+_ORDER = (
+    "Overview",
+    "Queue",
+    "Worker",
+    "Job",
+    "DeadLetter",
+    "FailureGroup",
+    "RequeueOperation",
+    "Attempt",
+    "Alert",
+    "ScheduleControl",
+    "RecoveryRun",
+    "AssignmentRule",
+    "AuditEntry",
+)
+
+
+@register.filter
+def console_first(apps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the admin's applications with the console above the others, in its own order."""
+    ours = [
+        {**app, "models": sorted(app["models"], key=_place)}
+        for app in apps
+        if app["app_label"] == "queueadmin"
+    ]
+    return [*ours, *(app for app in apps if app["app_label"] != "queueadmin")]
+
+
+def _place(entry: dict[str, Any]) -> int:
+    name = entry["object_name"]
+    return _ORDER.index(name) if name in _ORDER else len(_ORDER)
+
 
 @register.filter
 def state_badge(state: str) -> SafeString:
@@ -146,7 +179,7 @@ def rate(number: float) -> str:
 @register.filter
 def percent(share: float | None) -> str:
     """Show a share in per cent; a dash where there is none."""
-    return "–" if share is None else f"{share:.0f} %"
+    return display.NOTHING if share is None else f"{share:.0f} %"
 
 
 @register.filter
@@ -165,14 +198,19 @@ def runs(flow: Flow) -> str:
 def took(job: Job | None) -> str:
     """Show how long a job's last run took."""
     if job is None or job.started_at is None or job.finished_at is None:
-        return "–"
+        return display.NOTHING
     return display.span(job.finished_at - job.started_at)
 
 
 def _pair(half: timedelta | None, most: timedelta | None) -> str:
     if half is None or most is None:
-        return "–"
-    return f"{display.span(half, is_coarse=True)} / {display.span(most, is_coarse=True)}"
+        return display.NOTHING
+    # Numbers stay with their units where the column is narrow.
+    pair = (
+        display.span(length, is_coarse=True).replace(" ", "\N{NO-BREAK SPACE}")
+        for length in (half, most)
+    )
+    return " / ".join(pair)
 
 
 #: Badges that are no state.

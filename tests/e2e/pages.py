@@ -73,9 +73,9 @@ def open_staff_page(page: Page, address: str, name: str) -> None:
             page.get_by_role("button", name="Show the difference").click()
             page.wait_for_selector(".qa-diff")
     elif name in ("jobs", "job"):
-        page.goto(urljoin(address, JOBS))
+        page.goto(urljoin(address, JOBS + ("?q=send_whatsapp" if name == "job" else "")))
         if name == "job":
-            page.locator("#result_list tbody th a", has_text="send_whatsapp").last.click()
+            page.locator("#result_list tbody th a").first.click()
             page.wait_for_selector(".qa-record")
     elif name in _PLAIN:
         page.goto(urljoin(address, f"/admin/queueadmin/{_PLAIN[name]}"))

@@ -109,7 +109,7 @@ def test_the_page_for_people_counts_the_open_alerts(client, broker):
     Alert.objects.create(subject="sms", **facts)
     Alert.objects.create(subject="mail", closed_at=timezone.now(), **facts)
 
-    assert f"1 {AlertKind.STUCK.label}" in client.get("/health/").content.decode()
+    assert f"{AlertKind.STUCK.label} (1)" in client.get("/health/").content.decode()
     Alert.objects.update(closed_at=timezone.now())
     assert "none is open" in client.get("/health/").content.decode()
 

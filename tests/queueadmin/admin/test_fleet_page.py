@@ -7,8 +7,16 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from queueadmin import queues, recurring
-from queueadmin.models import AuditEntry, Job, MinuteStatistic, Queue, ScheduleOccasion, Worker
+from queueadmin import drift, queues, recurring
+from queueadmin.models import (
+    AuditEntry,
+    HourStatistic,
+    Job,
+    MinuteStatistic,
+    Queue,
+    ScheduleOccasion,
+    Worker,
+)
 from queueadmin.policies import Policy, per_minute
 from queueadmin.schedules import Schedule
 from queueadmin.states import JobState
@@ -74,6 +82,53 @@ def test_waiting_jobs_that_nobody_consumes_need_attention(lead: Client) -> None:
     assert "no worker consumes it" in lead.get(OVERVIEW).content.decode()
 
 
+def test_the_worst_comes_first_and_the_rest_by_name(lead: Client) -> None:
+    make_worker()
+    make_job(queue="reports")
+    queues.pause("reports", by=None, reason="later")
+    Queue.objects.create(name="zoo", breaker_state=Queue.Breaker.OPEN)
+
+    for address in (OVERVIEW, QUEUES):
+        context = lead.get(address).context
+        names = [row.name for row in context["rows"]]
+        assert names[:2] == ["zoo", "reports"]
+        assert names[2:] == sorted(names[2:])
+        assert "first of all zoo (breaker open)" in context["sentence"]
+
+
+def test_what_is_usual_stands_beside_the_queue_in_one_query(
+    lead: Client, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    hour = (timezone.now() - timedelta(minutes=15)).replace(minute=0, second=0, microsecond=0)
+    for day in range(3, 20):
+        for actor in ("send", "resend"):
+            HourStatistic.objects.create(
+                hour=hour - timedelta(days=day), queue="mail", actor=actor, completed=99,
+                dead=1, run_4=100,
+            )  # fmt: skip
+        if day < 7:  # too few days to say what is usual
+            HourStatistic.objects.create(
+                hour=hour - timedelta(days=day), queue="reports", actor="make", completed=99
+            )
+
+    with django_assert_num_queries(1):
+        found = drift.usual_by_queue()
+    html = lead.get(QUEUES).content.decode()
+
+    assert found == {"mail": "1 % fail, half of the runs take under 65 ms"}
+    assert f"usual for this hour: {found['mail']}" in html
+    assert html.count("usual for this hour") == 1
+
+
+def test_the_console_comes_first_in_the_side_bar_of_its_pages(lead: Client) -> None:
+    for address in (OVERVIEW, f"{ROOT}job/", "/health/"):
+        html = lead.get(address).content.decode()
+        bar = html[html.index('id="nav-sidebar"') :]
+        places = [bar.index(f"{ROOT}{name}/") for name in ("overview", "queue", "worker", "job")]
+        assert places == sorted(places)
+        assert "app-orders" not in bar[: places[0]]
+
+
 def test_every_number_leads_to_the_list_it_counts(lead: Client) -> None:
     for _number in range(3):
         make_job(queue="mail")
@@ -119,7 +174,7 @@ def test_the_overview_shows_what_the_minutes_counted(lead: Client) -> None:
 
     assert 'data-label="done/min">2<' in html
     assert "25 %" in html
-    assert "65 ms / 96 ms" in html
+    assert "65\N{NO-BREAK SPACE}ms / 96\N{NO-BREAK SPACE}ms" in html
     assert "qa-spark" in html
 
 

@@ -257,3 +257,17 @@ def test_counting_and_paging_stop_at_a_bound(
 def test_an_empty_list_teaches(viewer: Client) -> None:
     assert "appears here the moment its transaction commits" in viewer.get(LIST).content.decode()
     assert "Nothing matches these filters." in viewer.get(f"{LIST}?q=x").content.decode()
+
+
+def test_the_stacks_of_several_attempts_have_names_of_their_own(viewer: Client) -> None:
+    job = make_job(state=JobState.RETRYING)
+    for number in (1, 2):
+        Attempt.objects.create(
+            job=job, dispatch=number, number=number, outcome=Outcome.RETRYING,
+            started_at=timezone.now(), duration_ms=1, error_class="Error", traceback=TRACEBACK,
+        )  # fmt: skip
+
+    html = viewer.get(page(job)).content.decode()
+
+    assert 'aria-label="Stack of attempt 1, dispatch 1"' in html
+    assert 'aria-label="Stack of attempt 2, dispatch 2"' in html

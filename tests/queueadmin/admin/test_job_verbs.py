@@ -172,7 +172,9 @@ def test_who_lacks_the_permission_is_refused_at_every_door(viewer: Client, name:
     forged = {"action": name.replace("-", "_"), "_selected_action": [job.pk]}
     assert viewer.post(LIST, forged).status_code == 403
     html = viewer.get(page(job)).content.decode()
-    assert html.count("You lack the permission for this.") == len(VERBS)
+    # Said once, and every button refers to it.
+    assert html.count("You lack the permission for this.") == 1
+    assert html.count('disabled aria-describedby="qa-why-2"') == len(VERBS)
     job.refresh_from_db()
     assert job.state == JobState.SCHEDULED
     assert not AuditEntry.objects.exists()
@@ -214,7 +216,9 @@ def test_a_verb_nobody_knows_has_no_page(olga: Client) -> None:
 def test_a_dead_job_says_why_nothing_can_be_done_here(olga: Client) -> None:
     html = olga.get(page(make_dead_letter().job)).content.decode()
 
-    assert html.count("its dead letter says what can be done") == len(VERBS)
+    # Said once, and every button refers to it.
+    assert html.count("its dead letter says what can be done") == 1
+    assert html.count('disabled aria-describedby="qa-why-2"') == len(VERBS)
 
 
 def test_the_page_names_the_unique_key(olga: Client) -> None:

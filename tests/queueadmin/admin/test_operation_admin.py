@@ -1,8 +1,10 @@
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from queueadmin import operations
@@ -87,6 +89,15 @@ def test_a_list_that_none_of_our_pages_wrote_is_refused(
     anna: Client, fields: dict[str, str]
 ) -> None:
     assert anna.post(NEW, {**FORM, **fields, "stage": "confirmed"}).status_code == 400
+
+
+def test_how_long_it_takes_is_said_without_the_time_until_it_starts(anna: Client) -> None:
+    operation = begin(1)
+    RequeueOperation.objects.update(start_at=timezone.now() + timedelta(days=3), rate=0.5)
+
+    html = anna.get(page(operation)).content.decode()
+
+    assert "with 1 job. What is to come takes about 2.0 s." in html
 
 
 def test_the_page_says_how_far_it_is(anna: Client) -> None:

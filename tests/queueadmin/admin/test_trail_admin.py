@@ -33,6 +33,20 @@ def test_the_audit_trail_is_listed_filtered_and_linked(viewer: Client) -> None:
     assert [entry.verb for entry in found.result_list] == ["requeue"]
 
 
+def test_an_act_is_said_in_the_words_of_the_filter(viewer: Client) -> None:
+    audit.record(
+        "create", "requeue operation", [1], by=None, name="<b>", jobs=3, dry_run=True,
+        mentioned=["anna", "ben"],
+    )  # fmt: skip
+    audit.record("of another version", "job", ["x"], by=None)
+
+    html = viewer.get("/admin/queueadmin/auditentry/").content.decode()
+
+    assert "begin a requeue</td>" in html
+    assert "name: &lt;b&gt; · jobs: 3 · dry run: yes · mentioned: anna, ben" in html
+    assert "of another version" in html
+
+
 def test_nobody_edits_the_audit_trail(anna: Client, viewer: Client) -> None:
     audit.record("requeue", "dead letter", [1], by=None)
     address = "/admin/queueadmin/auditentry/1/"

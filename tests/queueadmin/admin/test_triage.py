@@ -77,9 +77,9 @@ def test_a_viewer_may_not_triage(viewer: Client, verb: str) -> None:
         ({"died_at": timedelta(minutes=-5)}, None),
         ({"died_at": timedelta(days=-2)}, "old"),
         ({"died_at": timedelta(days=-8)}, "very old"),
-        ({"due_at": timedelta(hours=-2, minutes=-1)}, "overdue 2 h"),
-        ({"due_at": timedelta(hours=2, minutes=1)}, "due in 2 h"),
-        ({"due_at": timedelta(days=3, minutes=1)}, "due in 3 d"),
+        ({"due_at": timedelta(hours=-2, minutes=-1)}, "overdue 2\N{NO-BREAK SPACE}h"),
+        ({"due_at": timedelta(hours=2, minutes=1)}, "due in 2\N{NO-BREAK SPACE}h"),
+        ({"due_at": timedelta(days=3, minutes=1)}, "due in 3\N{NO-BREAK SPACE}d"),
     ],
 )
 def test_the_age_says_in_words_how_late_it_is(
