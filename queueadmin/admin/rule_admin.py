@@ -51,6 +51,7 @@ class AssignmentRuleAdmin(ConsoleAdmin):
     """The rules in their order; each change is audited."""
 
     form = RuleForm
+    change_form_template = "queueadmin/change_form.html"
     list_display = ("position", "matches", "assignee", "due_hours", "is_active")
     list_display_links = ("matches",)
     list_select_related = ("assignee",)

@@ -61,7 +61,7 @@ def main() -> None:
             context = browser.new_context(color_scheme=colours, viewport=size)
             page = context.new_page()
             _log_in(page, address + "/orders/", "shop")
-            page.goto(address + "/orders/new/")
+            page.goto(address + "/orders/new/", wait_until="networkidle")
             _save(page, "new-order" + suffix)
             page.goto(address + "/orders/1/")
             _save(page, "order" + suffix)
@@ -91,7 +91,7 @@ def _log_in(page: Page, address: str, name: str) -> None:
 
 def _save(page: Page, name: str) -> None:
     picture = Image.open(BytesIO(page.screenshot()))
-    picture.convert("RGB").quantize(128).save(IMAGES / f"{name}.png", optimize=True)
+    picture.convert("RGB").quantize(64).save(IMAGES / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def test_what_is_usual_stands_beside_the_queue_in_one_query(
 
 
 def test_the_console_comes_first_in_the_side_bar_of_its_pages(lead: Client) -> None:
-    for address in (OVERVIEW, f"{ROOT}job/", "/health/"):
+    for address in (OVERVIEW, f"{ROOT}job/", f"{ROOT}assignmentrule/add/", "/health/"):
         html = lead.get(address).content.decode()
         bar = html[html.index('id="nav-sidebar"') :]
         places = [bar.index(f"{ROOT}{name}/") for name in ("overview", "queue", "worker", "job")]
