@@ -214,7 +214,9 @@ class RecoveryRunAdmin(ConsoleAdmin):
             for name, ms in took.items()
             if isinstance(ms, int | float)
         ]
-        return format_html('<span class="qa-facts">{}</span>', " · ".join(parts) or "–")
+        if not parts:
+            return display.NOTHING
+        return format_html('<span class="qa-facts">{}</span>', " · ".join(parts))
 
     @admin.display(description=_("error"))
     def failure(self, run: RecoveryRun) -> SafeString:

@@ -9,7 +9,8 @@ from playwright.sync_api import Page, expect
 from tests.e2e.pages import STAFF, open_staff_page
 from tests.e2e.test_stories import vendor_link
 
-pytestmark = pytest.mark.timeout(180)
+# All pages in one test, also on a machine that has other work.
+pytestmark = pytest.mark.timeout(420)
 
 
 #: Django's own markup: its search field is labelled by the picture of a lens, whose text
