@@ -148,7 +148,7 @@ def test_whoever_stopped_it_gets_none_until_they_want_it_again(anna: User) -> No
     client = Client()
     client.force_login(anna)
 
-    assert "Stop it" in client.get(DIGEST).content.decode()
+    assert "Stop the daily digest" in client.get(DIGEST).content.decode()
     client.post(DIGEST, {"wanted": "no"})
     client.post(DIGEST, {"wanted": "no"})
     assert digests.send_all() == 0
