@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,14 @@ def recover(*, by: "User | None" = None, dry_run: bool = False) -> RecoveryRun |
         leases.release("recovery", holder)
     logger.info("Recovery run %d: %s in ms: %s", run.pk, run.found, run.durations_ms)
     return run
+
+
+def in_order(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return facts by category in the order of the steps; PostgreSQL keeps JSON in its own."""
+    names = [name for name, _ in _steps(dry_run=True)]
+    return sorted(
+        facts.items(), key=lambda fact: names.index(fact[0]) if fact[0] in names else len(names)
+    )
 
 
 def _steps(*, dry_run: bool) -> list[tuple[str, Callable[[], int]]]:

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from .. import display
+from .. import display, recovery
 from ..clock import now
 from ..models import (
     AuditEntry,
@@ -152,7 +152,8 @@ class AuditEntryAdmin(ExportingAdmin):
     @admin.display(description=_("detail"))
     def facts(self, entry: AuditEntry) -> SafeString:
         """The facts kept with the act."""
-        facts = entry.detail.items() if isinstance(entry.detail, dict) else ()
+        # PostgreSQL does not keep the order in which they were written.
+        facts = sorted(entry.detail.items()) if isinstance(entry.detail, dict) else ()
         text = " · ".join(f"{name.replace('_', ' ')}: {_said(value)}" for name, value in facts)
         return format_html('<span class="qa-facts">{}</span>', display.excerpt(text))
 
@@ -202,7 +203,9 @@ class RecoveryRunAdmin(ConsoleAdmin):
     def found_counts(self, run: RecoveryRun) -> str:
         """Counts per category, zeros left out."""
         found = run.found if isinstance(run.found, dict) else {}
-        parts = [f"{display.plain(name)} {count}" for name, count in found.items() if count]
+        parts = [
+            f"{display.plain(name)} {count}" for name, count in recovery.in_order(found) if count
+        ]
         return " · ".join(parts) or str(_("nothing"))
 
     @admin.display(description=_("took, by category"))
@@ -211,7 +214,7 @@ class RecoveryRunAdmin(ConsoleAdmin):
         took = run.durations_ms if isinstance(run.durations_ms, dict) else {}
         parts = [
             f"{display.plain(name)} {display.span(timedelta(milliseconds=ms))}"
-            for name, ms in took.items()
+            for name, ms in recovery.in_order(took)
             if isinstance(ms, int | float)
         ]
         if not parts:
