@@ -17,42 +17,44 @@ def rows(columns: Sequence[Column], alias: str) -> str:
     The parameter is a JSON array of arrays, as `encode` makes it. Only names written in
     this package are put into the text.
     """
-    if connection.vendor == "postgresql":
-        picked = ", ".join(
-            f"(value->>{index})::{kind} AS {name}" for index, (name, kind) in enumerate(columns)
-        )
-        return f"(SELECT {picked} FROM jsonb_array_elements(%s::jsonb)) AS {alias}"  # noqa: S608
-    picked = ", ".join(
-        f"json_extract(value, '$[{index}]') AS {name}" for index, (name, _) in enumerate(columns)
-    )
-    return f"(SELECT {picked} FROM json_each(%s)) AS {alias}"  # noqa: S608
+    return _item([_picked(index, column) for index, column in enumerate(columns)], alias)
 
 
 def row_set(
     columns: Sequence[Column], values: Sequence[Sequence[Any]], alias: str
 ) -> tuple[str, list[Any]]:
-    """Return the FROM item that has these rows, and its parameters.
+    """Return the FROM item that has these rows, at least one, and its parameters.
 
     What is the same in all rows, as most is of jobs that end alike, is written once: the
     database takes longer to read a column out of each row's JSON than to compare a row.
     """
-    cast, pick = ("%s::{0}", "(value->>{1})::{0}")
-    if connection.vendor != "postgresql":
-        cast, pick = ("%s", "json_extract(value, '$[{1}]')")
     picked, shared, kept = list[str](), list[Any](), list[Sequence[Any]]()
-    for (name, kind), column in zip(columns, zip(*values, strict=True), strict=True):
-        first = column[0]
-        if column.count(first) == len(column):
-            picked.append(f"{cast.format(kind)} AS {name}")
+    for column, found in zip(columns, zip(*values, strict=True), strict=True):
+        first = found[0]
+        if found.count(first) == len(found):
+            name, kind = column
+            value = f"%s::{kind}" if connection.vendor == "postgresql" else "%s"
+            picked.append(f"{value} AS {name}")
             shared.append(timestamp(first) if isinstance(first, datetime) else first)
         else:
-            picked.append(f"{pick.format(kind, len(kept))} AS {name}")
-            kept.append(column)
+            picked.append(_picked(len(kept), column))
+            kept.append(found)
     rest = zip(*kept, strict=True) if kept else [()] * len(values)
-    each = (
-        "jsonb_array_elements(%s::jsonb)" if connection.vendor == "postgresql" else "json_each(%s)"
-    )
-    return f"(SELECT {', '.join(picked)} FROM {each}) AS {alias}", [*shared, encode(rest)]  # noqa: S608
+    return _item(picked, alias), [*shared, encode(rest)]
+
+
+def _picked(index: int, column: Column) -> str:
+    name, kind = column
+    if connection.vendor == "postgresql":
+        return f"(value->>{index})::{kind} AS {name}"
+    return f"json_extract(value, '$[{index}]') AS {name}"
+
+
+def _item(picked: Sequence[str], alias: str) -> str:
+    each = "json_each(%s)"
+    if connection.vendor == "postgresql":
+        each = "jsonb_array_elements(%s::jsonb)"
+    return f"(SELECT {', '.join(picked)} FROM {each}) AS {alias}"  # noqa: S608  # names of ours
 
 
 def encode(values: Iterable[Sequence[Any]]) -> str:

@@ -3,8 +3,8 @@
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -267,8 +267,7 @@ class Command(BaseCommand):
             if options["dry_run"]:
                 found = relocating.preview(old)
             else:
-                with _bar() as bar:
-                    task = bar.add_task("moving", total=None)
+                with _told("moving") as tell:
                     found = relocating.relocate(
                         old,
                         broker,
@@ -276,7 +275,7 @@ class Command(BaseCommand):
                         by=arguments.user(by),
                         reason=reason,
                         patience=wait,
-                        tell=lambda done, total: bar.update(task, completed=done, total=total),
+                        tell=tell,
                     )
         finally:
             old.close()
@@ -292,14 +291,13 @@ class Command(BaseCommand):
             if options["dry_run"]:
                 found = backlog.preview(plain)
             else:
-                with _bar() as bar:
-                    task = bar.add_task("adopting", total=None)
+                with _told("adopting") as tell:
                     found = backlog.adopt(
                         plain,
                         broker,
                         by=arguments.user(by),
                         reason=reason,
-                        tell=lambda done, total: bar.update(task, completed=done, total=total),
+                        tell=tell,
                     )
         self._write([{**asdict(row), "dry_run": options["dry_run"]} for row in found], options)
         if not options["dry_run"] and any(row.held for row in found):
@@ -312,14 +310,13 @@ class Command(BaseCommand):
         if options["dry_run"]:
             found = backlog.preview_hand_back()
         else:
-            with closing(PlainQueues(url, namespace)) as plain, _bar() as bar:
-                task = bar.add_task("handing back", total=None)
+            with closing(PlainQueues(url, namespace)) as plain, _told("handing back") as tell:
                 found = backlog.hand_back(
                     plain,
                     broker,
                     by=arguments.user(by),
                     reason=reason,
-                    tell=lambda done, total: bar.update(task, completed=done, total=total),
+                    tell=tell,
                 )
         self._write([{**asdict(found), "dry_run": options["dry_run"]}], options)
         if not options["dry_run"] and (found.held or found.unreadable):
@@ -424,6 +421,14 @@ def _facts(recurrence: recurring.Recurrence) -> dict[str, Any]:
         "is_late": recurrence.is_late,
         "is_paused": recurrence.is_paused,
     }
+
+
+@contextmanager
+def _told(words: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar for work that tells how many of how many are done."""
+    with _bar() as bar:
+        task = bar.add_task(words, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _bar() -> Progress:
