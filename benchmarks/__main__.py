@@ -17,6 +17,7 @@ NAMES = (
     "limits",
     "lists",
     "memory",
+    "outcomes",
     "priority",
     "recovery",
     "scale",

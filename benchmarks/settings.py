@@ -31,5 +31,7 @@ QUEUEADMIN = {
         "narrow": Policy(concurrency=10),
         "limited": Policy(concurrency=16),
         "failing": Policy(attempts=2, backoff=fixed(0)),
+        "retrying": Policy(attempts=3, backoff=fixed(3_600)),
+        "dying": Policy(attempts=1),
     },
 }

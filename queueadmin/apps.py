@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 class QueueadminConfig(AppConfig):
     name = "queueadmin"
-    verbose_name = _("Queues")
+    verbose_name = _("Background jobs")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

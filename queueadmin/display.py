@@ -103,8 +103,8 @@ def excerpt(text: object, length: int = 120) -> str:
 
 
 def name_tag(text: object) -> SafeString:
-    """Return a foreign name that may break after each "_" and "."."""
-    parts = re.split(r"(?<=[_.])", plain(text))
+    """Return a foreign name that may break after each "_" and ".", and before inner capitals."""
+    parts = re.split(r"(?<=[_.])|(?<=[a-z0-9])(?=[A-Z])", plain(text))
     return format_html_join("", "{}<wbr>", ((part,) for part in parts))
 
 

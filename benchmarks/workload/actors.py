@@ -27,6 +27,19 @@ ACTORS = {
 }
 
 
+def fail(number: int, seconds: float = 0.0) -> None:
+    """Do the same and fail."""
+    run(number, seconds)
+    raise ConnectionError(f"no answer for {number}")
+
+
+#: Queues whose policies retry late, and not at all.
+FAILING = {
+    queue: dramatiq.actor(fail, actor_name=f"benchmark.{queue}", queue_name=queue)
+    for queue in ("retrying", "dying")
+}
+
+
 @dramatiq.actor(actor_name="benchmark.noop", queue_name="noop")
 def noop(payload: str) -> None:
     """Do nothing."""

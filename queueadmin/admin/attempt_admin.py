@@ -91,7 +91,7 @@ class AttemptAdmin(ConsoleAdmin):
         """Class and beginning of the error."""
         return format_html(
             '<span class="qa-error"><b>{}</b> <bdi>{}</bdi></span>',
-            display.plain(attempt.error_class),
+            display.name_tag(attempt.error_class),
             display.excerpt(attempt.error_excerpt),
         )
 

@@ -155,7 +155,7 @@ class DeadLetterAdmin(ExportingAdmin, EditingAdmin):
         """Class and beginning of the error."""
         return format_html(
             '<span class="qa-error"><b>{}</b> <bdi>{}</bdi></span>',
-            display.plain(dead_letter.error_class),
+            display.name_tag(dead_letter.error_class),
             display.excerpt(dead_letter.error_excerpt),
         )
 

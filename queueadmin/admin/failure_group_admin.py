@@ -267,7 +267,7 @@ class FailureGroupAdmin(RecordAdmin):
         return format_html(
             '<span class="qa-error"><b>{}</b> <bdi>{}</bdi></span>'
             '<span class="qa-from"><bdi>{}</bdi> <code class="qa-id">{}</code></span>',
-            display.plain(group.error_class or _("unknown error")),
+            display.name_tag(group.error_class or _("unknown error")),
             display.excerpt(group.error_excerpt),
             display.name_tag(group.actor),
             group.label,

@@ -177,7 +177,7 @@ class JobAdmin(ActingJobAdmin):
             return ""
         return format_html(
             '<span class="qa-error"><b>{}</b> <bdi>{}</bdi></span>',
-            display.plain(job.error_class),
+            display.name_tag(job.error_class),
             display.excerpt(job.error_excerpt),
         )
 

@@ -59,15 +59,19 @@ return added
 # one that needs none. Fetches and heartbeats have to go on, or nobody makes room: each
 # script of theirs begins with such a write.
 
-# KEYS: high, normal, low, hash, acks, heartbeats. ARGV: limit, worker. Returns id, data, id, data …
+# KEYS: high, normal, low, hash, acks, heartbeats, queues. ARGV: limit, worker, queue. Returns id,
+# data, id, data …
 # An id without data was purged or withdrawn; it is dropped and the next one taken. A worker that holds anything is
-# among the heartbeats, also between a flush and its next beat.
+# among the heartbeats, also between a flush and its next beat, and the queue it holds something
+# of is among the queues: who asks what a dead worker held need not walk through all keys of a
+# server that others may use, too.
 _FETCH = """
 local found = {}
 local left = tonumber(ARGV[1])
 local t = redis.call('TIME')
 redis.call('ZREM', KEYS[6], '')
 redis.call('ZADD', KEYS[6], 'NX', t[1] * 1000 + math.floor(t[2] / 1000), ARGV[2])
+redis.call('SADD', KEYS[7], ARGV[3])
 for p = 1, 3 do
   while left > 0 do
     local ids = redis.call('LPOP', KEYS[p], left)
@@ -86,7 +90,7 @@ end
 return found
 """
 
-# KEYS: high, normal, low, hash, acks, slots, grants, channel, heartbeats. ARGV: limit, concurrency,
+# KEYS: high, normal, low, hash, acks, slots, grants, channel, heartbeats, queues. ARGV: limit, concurrency,
 # starts per window, window in ms (each 0 for none), worker, queue, freed id, freed id …
 # Slots and rate are asked and taken where the message is taken, so nothing has to be put
 # back. `grants` is a log of the starts of the last window, by the server's clock: at most
@@ -103,6 +107,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 redis.call('ZREM', KEYS[9], '')
 redis.call('ZADD', KEYS[9], 'NX', math.floor(now / 1000), ARGV[5])
+redis.call('SADD', KEYS[10], ARGV[6])
 if starts > 0 then
   window = window + math.min(window * 0.05, 50)
   redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now - window * 1000)
@@ -212,11 +217,13 @@ end
 return missing
 """
 )
-# KEYS: hash, acks, slots. ARGV: worker, how many slots, id of each, id, data, id, data …
+# KEYS: hash, acks, slots, queues. ARGV: worker, queue, how many slots, id of each, id, data, id,
+# data …
 _RESTORE = """
-local slots = tonumber(ARGV[2])
-for i = 3, 2 + slots do redis.call('HSET', KEYS[3], ARGV[i], ARGV[1]) end
-for i = 3 + slots, #ARGV, 2 do
+redis.call('SADD', KEYS[4], ARGV[2])
+local slots = tonumber(ARGV[3])
+for i = 4, 3 + slots do redis.call('HSET', KEYS[3], ARGV[i], ARGV[1]) end
+for i = 4 + slots, #ARGV, 2 do
   if redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) == 1 then
     redis.call('SADD', KEYS[2], ARGV[i])
   end
@@ -329,8 +336,9 @@ class RedisTransport:
     @_translated
     def fetch(self, queue: str, limit: int) -> list[tuple[str, bytes]]:
         keys = [*self._lists(queue), self._key(queue, "msgs"), self._acks(queue)]
-        keys.append(self._key("__heartbeats__"))
-        return _pairs(self._fetch(keys=keys, args=[min(limit, _FETCH_LIMIT), self.worker_id]))
+        keys += [self._key("__heartbeats__"), self._key("__queues__")]
+        arguments = [min(limit, _FETCH_LIMIT), self.worker_id, queue]
+        return _pairs(self._fetch(keys=keys, args=arguments))
 
     @_translated
     def fetch_limited(
@@ -338,7 +346,7 @@ class RedisTransport:
     ) -> tuple[list[tuple[str, bytes]], int]:
         keys = [*self._lists(queue), self._key(queue, "msgs"), self._acks(queue)]
         keys += [self._key(queue, "slots"), self._key(queue, "grants"), self._key("__pushed__")]
-        keys.append(self._key("__heartbeats__"))
+        keys += [self._key("__heartbeats__"), self._key("__queues__")]
         rate = control.rate
         arguments: list[str | bytes | int] = [
             max(min(limit, _FETCH_LIMIT), 0),
@@ -461,8 +469,9 @@ class RedisTransport:
             by_queue[parcel.queue].append(parcel)
         for queue, held in by_queue.items():
             keys = [self._key(queue, "msgs"), self._acks(queue), self._key(queue, "slots")]
+            keys.append(self._key("__queues__"))
             taken = [parcel.id for parcel in held if parcel.id in set(slots)]
-            arguments: list[str | bytes | int] = [self.worker_id, len(taken), *taken]
+            arguments: list[str | bytes | int] = [self.worker_id, queue, len(taken), *taken]
             for parcel in held:
                 arguments += (parcel.id, parcel.data)
             self._restore(keys=keys, args=arguments)
@@ -474,12 +483,15 @@ class RedisTransport:
 
     @_translated
     def held_by(self, worker_id: str) -> dict[str, list[str]]:
-        prefix = self._acks("", worker_id)
-        # Worker ids have no pattern characters but a host's name may.
-        pattern = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in prefix) + "*"
+        queues = sorted(map(_text, self._client.smembers(self._key("__queues__"))))
+        with self._client.pipeline(transaction=False) as pipeline:
+            for queue in queues:
+                pipeline.smembers(self._acks(queue, worker_id))
+            answers = pipeline.execute()
         return {
-            _text(key)[len(prefix) :]: [_text(message) for message in self._client.smembers(key)]
-            for key in self._client.scan_iter(match=pattern, count=1000)
+            queue: [_text(message) for message in found]
+            for queue, found in zip(queues, answers, strict=True)
+            if found
         }
 
     @_translated

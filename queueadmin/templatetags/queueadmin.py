@@ -24,6 +24,7 @@ from ..statistics import Flow
 register = template.Library()
 
 register.filter("plain", display.plain, is_safe=False)
+register.filter("name", display.name_tag, is_safe=False)
 register.filter("excerpt", display.excerpt, is_safe=False)
 register.filter("span", display.span)
 

@@ -25,6 +25,7 @@ from queueadmin import (
     doctor,
     effects,
     jobs,
+    listing,
     overview,
     queues,
     recovery,
@@ -44,6 +45,7 @@ from queueadmin.management import arguments, verbs
 from queueadmin.management.arguments import MOST_ROWS, USAGE
 from queueadmin.management.printing import write
 from queueadmin.models import Alert, DeadLetter, Job, Queue
+from queueadmin.states import JobState
 
 #: Exit codes; 2 is also what the parser of arguments exits with.
 FAILED, PARTLY, FINDINGS = 1, 3, 4
@@ -86,7 +88,11 @@ class Command(BaseCommand):
         self._write([{**row, "queues": sorted(row["queues"])} for row in rows], options)
 
     def _jobs(self, *, state: str, queue: str, actor: str, limit: int, **options: Any) -> None:
-        rows = jobs.list(state=state, queue=queue, actor=actor).values(
+        found = jobs.list(state=state, queue=queue, actor=actor)
+        if state == JobState.COMPLETED and not (queue or actor):
+            ids = listing.newest(JobState.COMPLETED, limit)
+            found = found if ids is None else found.filter(pk__in=ids)
+        rows = found.values(
             "id", "queue", "actor", "state", "attempts", "enqueued_at", "due_at", "error_class"
         )
         self._write([dict(row) for row in rows[:limit]], options)
