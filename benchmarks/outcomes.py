@@ -28,6 +28,7 @@ _KINDS = (
     ("a retry", "retrying", "retrying"),
     ("a dead letter", "dying", "dead"),
 )
+_QUEUE = "open"
 _BATCH = 100
 _LOOK_SECONDS = 0.000_5
 
@@ -58,17 +59,17 @@ def _cost(stand: Stand, state: str, batches: int) -> float:
     from queueadmin import ledger
 
     transport = stand.broker.transport
-    send_many(stand.broker, "noop", range(_BATCH * batches), 0.0)
-    held = transport.fetch("noop", _BATCH * batches)
+    send_many(stand.broker, _QUEUE, range(_BATCH * batches))
+    held = transport.fetch(_QUEUE, _BATCH * batches)
     while len(held) < _BATCH * batches:
-        held += transport.fetch("noop", _BATCH)
+        held += transport.fetch(_QUEUE, _BATCH)
     taken = 0.0
     for start in range(0, len(held), _BATCH):
         names = [parcel_id for parcel_id, _data in held[start : start + _BATCH]]
         endings = list(_endings(names, state))
         begun = time.perf_counter()
         committed = ledger.commit(endings)
-        transport.settle({"noop": names}, committed.parcels)
+        transport.settle({_QUEUE: names}, committed.parcels)
         taken += time.perf_counter() - begun
         if len(committed.accepted) != len(names):
             raise RuntimeError(f"Only {len(committed.accepted)} of {len(names)} were accepted.")
@@ -93,11 +94,11 @@ def _endings(names: list[str], state: str) -> "Iterator[Ending]":
             started_at=at - timedelta(milliseconds=random.uniform(1, 50)),  # noqa: S311
             finished_at=at,
             duration_ms=random.uniform(1, 50),  # noqa: S311
-            due_at=at + timedelta(minutes=1) if state == "retrying" else None,
-            delay_ms=60_000 if state == "retrying" else None,
+            due_at=at + timedelta(days=1) if state == "retrying" else None,
+            delay_ms=86_400_000 if state == "retrying" else None,
             cause=DeathCause.ATTEMPTS_EXHAUSTED if state == "dead" else None,
-            queue="noop",
-            actor="benchmark.noop",
+            queue=_QUEUE,
+            actor=f"benchmark.{_QUEUE}",
             worker="benchmark:1",
             **error,
         )

@@ -3,22 +3,40 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db import connection
 
 from ..models import Job
 from ..states import FINISHED, JobState, Priority
-from . import unique
+from . import sql, unique
 from .sql import timestamp
 
-# 500 rows of 15 columns stay far below SQLite's 32,766 and PostgreSQL's 65,535 parameters.
+# 500 rows of 15 columns stay far below SQLite's 32,766 parameters.
 INSERT_BATCH = 500
-_COLUMNS = (
-    "id, queue, actor, priority, state, dispatch, attempts, max_attempts, requeues, message, "
-    "subject, parent, group_key, unique_key, unique_until, worker, error_class, error_message, "
-    "enqueued_at, due_at, in_broker, is_sealed"
+_GIVEN = (
+    ("id", "text"),
+    ("queue", "text"),
+    ("actor", "text"),
+    ("priority", "smallint"),
+    ("state", "text"),
+    ("max_attempts", "integer"),
+    ("message", "bytea"),
+    ("subject", "text"),
+    ("parent", "text"),
+    ("group_key", "text"),
+    ("unique_key", "text"),
+    ("unique_until", "timestamptz"),
+    ("enqueued_at", "timestamptz"),
+    ("due_at", "timestamptz"),
+    ("is_sealed", "boolean"),
 )
-_ROW = "(%s, %s, %s, %s, %s, 1, 0, %s, 0, %s, %s, %s, %s, %s, %s, '', '', '', %s, %s, false, %s)"
+_NAMES = ", ".join(name for name, _kind in _GIVEN)
+_INSERT = (
+    f"INSERT INTO queueadmin_job ({_NAMES}, dispatch, attempts, requeues, worker, error_class, "
+    "error_message, in_broker) "
+)
+_CONSTANTS = "1, 0, 0, '', '', '', false"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +90,8 @@ def add(jobs: Sequence[NewJob]) -> Added:
     with connection.cursor() as cursor:
         for start in range(0, len(ordered), INSERT_BATCH):
             batch = ordered[start : start + INSERT_BATCH]
-            cursor.execute(
-                f"INSERT INTO queueadmin_job ({_COLUMNS}) "  # noqa: S608  # constants only
-                f"VALUES {', '.join([_ROW] * len(batch))} "
-                "ON CONFLICT (id) DO NOTHING RETURNING id",
-                [parameter for job in batch for parameter in _parameters(job)],
-            )
+            rows, parameters = _rows([_values(job) for job in batch])
+            cursor.execute(f"{_INSERT}{rows} ON CONFLICT (id) DO NOTHING RETURNING id", parameters)
             added.update(row[0] for row in cursor.fetchall())
     # The job stands in the ledger already: one that has ended would hold its key for ever.
     known = keyed.keys() - held.keys() - added
@@ -87,7 +101,21 @@ def add(jobs: Sequence[NewJob]) -> Added:
     return Added(added, held)
 
 
-def _parameters(job: NewJob) -> tuple[str | int | bytes | datetime | None, ...]:
+def _rows(values: list[tuple[Any, ...]]) -> tuple[str, list[Any]]:
+    """Return where an INSERT takes its rows from, and the parameters of that.
+
+    For one row, and always on SQLite, a list of values: it has the least to read. Several go to PostgreSQL as one
+    row set, which takes it and the driver less than half as long as thousands of parameters.
+    """
+    if len(values) == 1 or connection.vendor != "postgresql":
+        row = f"({', '.join(['%s'] * len(_GIVEN))}, {_CONSTANTS})"
+        rows = ", ".join([row] * len(values))
+        return f"VALUES {rows}", [value for of_one in values for value in of_one]
+    given, parameters = sql.row_set(_GIVEN, values, "o")
+    return f"SELECT {_NAMES}, {_CONSTANTS} FROM {given}", parameters  # noqa: S608  # constants only
+
+
+def _values(job: NewJob) -> tuple[str | int | bytes | datetime | None, ...]:
     return (
         job.id,
         job.queue,

@@ -1,5 +1,6 @@
 """Sets of rows as one parameter, on both databases."""
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -46,6 +47,8 @@ def row_set(
 def _picked(index: int, column: Column) -> str:
     name, kind = column
     if connection.vendor == "postgresql":
+        if kind == "bytea":
+            return f"decode(value->>{index}, 'base64') AS {name}"
         return f"(value->>{index})::{kind} AS {name}"
     return f"json_extract(value, '$[{index}]') AS {name}"
 
@@ -60,7 +63,7 @@ def _item(picked: Sequence[str], alias: str) -> str:
 def encode(values: Iterable[Sequence[Any]]) -> str:
     """Return rows as the JSON parameter that `rows` reads."""
     if connection.vendor == "postgresql":
-        return orjson.dumps(list(values)).decode()
+        return orjson.dumps(list(values), default=_base64).decode()
     # Asked once for all rows: Django finds out each time which thread's connection is meant.
     adapt = connection.ops.adapt_datetimefield_value
 
@@ -71,6 +74,12 @@ def encode(values: Iterable[Sequence[Any]]) -> str:
 
     option = orjson.OPT_PASSTHROUGH_DATETIME
     return orjson.dumps(list(values), default=adapted, option=option).decode()
+
+
+def _base64(value: object) -> str:
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} cannot be a parameter of the ledger.")
 
 
 def timestamp(value: datetime) -> Any:

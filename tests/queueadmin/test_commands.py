@@ -86,6 +86,21 @@ def test_jobs_filters_by_state_and_limits() -> None:
     assert len(run("jobs", "--limit", 2)) == 2
 
 
+def test_jobs_lists_the_newest_completed_ones_of_all_queues() -> None:
+    at = timezone.now()
+    for number in range(6):
+        make_job(
+            id=f"job-{number}",
+            queue=f"q{number % 3}",
+            state=JobState.DEAD if number == 1 else JobState.COMPLETED,
+            enqueued_at=at - timedelta(minutes=number),
+        )
+
+    rows = run("jobs", "--state", "completed", "--limit", 3)
+
+    assert [row["id"] for row in rows] == ["job-0", "job-2", "job-3"]
+
+
 def test_job_shows_the_attempts_and_no_payload() -> None:
     letter = make_dead_letter()
 

@@ -46,6 +46,20 @@ def test_unprintable_characters_become_their_codes(hostile: str, harmless: str) 
     assert display.plain(hostile) == harmless
 
 
+@pytest.mark.parametrize(
+    ("name", "pieces"),
+    [
+        ("ConnectionError", ["Connection", "Error"]),
+        ("smtplib.SMTPServerDisconnected", ["smtplib.", "SMTPServer", "Disconnected"]),
+        ("send_order_mail", ["send_", "order_", "mail"]),
+        ("<Bad>Name", ["&lt;Bad&gt;Name"]),
+        ("", [""]),
+    ],
+)
+def test_a_name_may_break_between_its_words_and_nowhere_else(name: str, pieces: list[str]) -> None:
+    assert display.name_tag(name) == "".join(f"{piece}<wbr>" for piece in pieces)
+
+
 def test_a_badge_is_word_shape_and_colour_even_for_an_unknown_state() -> None:
     html = display.badge("<new>")
 

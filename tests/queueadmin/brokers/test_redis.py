@@ -20,3 +20,20 @@ def test_a_few_jobs_cost_the_server_one_round_trip(broker):
     asked = [name for name in client.info("commandstats") if name.startswith("cmdstat_script")]
     assert asked == []
     assert broker.transport.size("greetings") == 3
+
+
+def test_what_a_worker_held_is_found_without_a_walk_through_the_servers_keys(broker):
+    @dramatiq.actor(queue_name="greetings", broker=broker)
+    def greet(name): ...
+
+    sent = greet.send("anna")
+    client = broker.transport._client
+    mine, broker.transport.worker_id = broker.transport.worker_id, "gone*[x]:1:x"
+    broker.transport.fetch("greetings", 10)
+    broker.transport.worker_id = mine
+    client.config_resetstat()
+
+    held = broker.transport.held_by("gone*[x]:1:x")
+
+    assert held == {"greetings": [f"{sent.message_id}:1"]}
+    assert "cmdstat_scan" not in client.info("commandstats")
