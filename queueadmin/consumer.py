@@ -144,6 +144,8 @@ class LedgerConsumer(Consumer):
         # Dramatiq hands over twice its number of threads as the prefetch.
         self._threads = max(threads // 2, 1)
         self._hand = broker.hand(queue_name)
+        #: The recorder wakes it, not the room that a job makes.
+        self._is_held_back = False
         self._strays_at = 0.0
         self._tell_at = 0.0
         broker.transport_consumers.add(self)
@@ -212,7 +214,17 @@ class LedgerConsumer(Consumer):
             and self.broker.controls.is_known
             and (self.broker.heart is None or self.broker.heart.is_fresh())
             and not control.is_paused
+            and not self._holds_back()
         )
+
+    def _holds_back(self) -> bool:
+        """Return whether the recorder is too far behind; it wakes this consumer when it is not.
+
+        Room in memory is no reason to wake it meanwhile: each of the threads' jobs would.
+        """
+        recorder = self.broker.recorder
+        self._is_held_back = recorder is not None and not recorder.has_room(self.wake)
+        return self._is_held_back
 
     def _take_back_strays(self) -> None:
         """Put back what the server says we hold and we do not: its reply was cut.
@@ -358,7 +370,9 @@ class LedgerConsumer(Consumer):
         if self.wake.is_set():
             return  # it clears the event before it looks for room
         prefetch = self.prefetch
-        if hand.freed or self._is_worth_a_fetch(prefetch - outstanding, prefetch):
+        if hand.freed or (
+            not self._is_held_back and self._is_worth_a_fetch(prefetch - outstanding, prefetch)
+        ):
             self.wake.set()
 
     def ack(self, message: MessageProxy) -> None:

@@ -36,6 +36,12 @@ logger = logging.getLogger(__name__)
 
 # More rows per commit gain nothing measurable and make a replay dearer.
 _BATCH = 500
+# So many outcomes may wait for their commit before nothing more is fetched, and so few before
+# it goes on. They are what runs again if the process is killed, and what it holds in memory:
+# about a second's work where jobs take no time at all, which would leave any number behind; jobs
+# of a millisecond never come near. With much less, threads and recorder fight for the
+# interpreter all the time: with half of it 20,000 jobs cost Python a third more.
+_MOST_WAITING, _FEW_WAITING = 8_000, 500
 # A run that lasts longer is shown as active; shorter ones are not worth a write.
 _ACTIVE_AFTER_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
@@ -71,6 +77,9 @@ class Recorder:
         #: False while the ledger cannot be written: consumers stop fetching.
         self.is_healthy = True
         self._inbox: SimpleQueue[_Entry | None] = SimpleQueue()
+        #: Of consumers that fetch nothing until fewer outcomes wait.
+        self._held_back: SimpleQueue[threading.Event] = SimpleQueue()
+        self._is_behind = False
         self._unsettled: list[tuple[dict[str, list[str]], list[ledger.Parcel]]] = []
         #: Outcomes whose rows somebody else holds locked.
         self._aside: list[_Entry] = []
@@ -97,6 +106,18 @@ class Recorder:
         self._thread.join(timeout)
 
     # --- Handing over, from any thread ------------------------------------------------
+    def has_room(self, wake: threading.Event) -> bool:
+        """Return whether more may be fetched; if not, `wake` is set as soon as it may be.
+
+        Asked again after the event is left here: whatever the recorder took out before that is
+        seen then, and after whatever it takes out later it finds the event.
+        """
+        if not self._is_behind and self._inbox.qsize() < _MOST_WAITING:
+            return True
+        self._is_behind = True
+        self._held_back.put(wake)
+        return self._inbox.qsize() < _FEW_WAITING
+
     def put(self, delivery: Delivery) -> None:
         """Take over a finished delivery."""
         ending = None if delivery.is_void else delivery.ending or interrupted(delivery)
@@ -181,6 +202,7 @@ class Recorder:
         is_open = True
         while is_open:
             entries, is_open = self._gather()
+            self._let_fetch()
             if entries:
                 # Before the commit: who sees the outcome in the ledger finds its line, too.
                 _tell(entries)
@@ -207,6 +229,13 @@ class Recorder:
         except Empty:
             return entries, True
         return entries, False
+
+    def _let_fetch(self) -> None:
+        """Wake the consumers that were held back, once fewer outcomes wait."""
+        if self._is_behind and self._inbox.qsize() < _FEW_WAITING:
+            self._is_behind = False
+            while not self._held_back.empty():
+                self._held_back.get_nowait().set()
 
     def _record(self, entries: list[_Entry], *, is_last: bool, patience: int = 3) -> None:
         """Commit a batch, however long the database is away, then settle it.

@@ -98,7 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
     broker.modules = options.modules
     broker.emit_after("process_boot")
     # What is loaded now stays. Without this every full collection of garbage, which about ten
-    # thousand short jobs bring about, looks through all of it: 60 to 100 ms in which no thread runs.
+    # thousand short jobs bring about, looks through all of it: 60 to 100 ms in which no thread
+    # runs.
     gc.collect()
     gc.freeze()
     worker = dramatiq.Worker(

@@ -40,9 +40,9 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# KEYS: list, hash, barred. ARGV: channel, queue, id, data, id, data … The hash decides, so a repeated
-# push of an id that is still there adds nothing. It wakes who waits itself, or a push would be two
-# commands.
+# KEYS: list, hash, barred. ARGV: channel, queue, id, data, id, data … The hash decides, so a
+# repeated push of an id that is still there adds nothing. It wakes who waits itself, or a push
+# would be two commands.
 _PUSH = """
 local added = 0
 local some_are_barred = redis.call('EXISTS', KEYS[3]) == 1
@@ -92,8 +92,8 @@ end
 return found
 """
 
-# KEYS: high, normal, low, hash, acks, slots, grants, channel, heartbeats, queues. ARGV: limit, concurrency,
-# starts per window, window in ms (each 0 for none), worker, queue, freed id, freed id …
+# KEYS: high, normal, low, hash, acks, slots, grants, channel, heartbeats, queues. ARGV: limit,
+# concurrency, starts per window, window in ms (each 0 for none), worker, queue, freed id, freed id …
 # Slots and rate are asked and taken where the message is taken, so nothing has to be put
 # back. `grants` is a log of the starts of the last window, by the server's clock: at most
 # as many as allowed lie in any window. An actor starts some milliseconds after its grant;

@@ -76,10 +76,10 @@ def insert(jobs: Sequence[NewJob]) -> set[str]:
 def add(jobs: Sequence[NewJob]) -> Added:
     """Add the jobs on the current connection, in a transaction where one has a unique key.
 
-    A job whose key another one holds is left out. An id that stands in the ledger already is left as it is. ON CONFLICT rather than a
-    caught IntegrityError, which would break the caller's transaction. Ids are sorted, so
-    that two transactions which add the same jobs wait for each other instead of locking
-    each other out.
+    A job whose key another one holds is left out. An id that stands in the ledger already is
+    left as it is. ON CONFLICT rather than a caught IntegrityError, which would break the
+    caller's transaction. Ids are sorted, so that two transactions which add the same jobs wait
+    for each other instead of locking each other out.
     """
     keyed = {job.id: job for job in jobs if job.unique_key}
     held = unique.claim(
@@ -104,8 +104,9 @@ def add(jobs: Sequence[NewJob]) -> Added:
 def _rows(values: list[tuple[Any, ...]]) -> tuple[str, list[Any]]:
     """Return where an INSERT takes its rows from, and the parameters of that.
 
-    For one row, and always on SQLite, a list of values: it has the least to read. Several go to PostgreSQL as one
-    row set, which takes it and the driver less than half as long as thousands of parameters.
+    For one row, and always on SQLite, a list of values: it has the least to read. Several go to
+    PostgreSQL as one row set, which takes it and the driver less than half as long as thousands
+    of parameters.
     """
     if len(values) == 1 or connection.vendor != "postgresql":
         row = f"({', '.join(['%s'] * len(_GIVEN))}, {_CONSTANTS})"

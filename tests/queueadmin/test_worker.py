@@ -9,7 +9,7 @@ import pytest
 from dramatiq.middleware import TimeLimitExceeded
 from dramatiq.results import ResultFailure
 
-from queueadmin import dispatcher
+from queueadmin import dispatcher, ledger, recorder
 from queueadmin.exceptions import PermanentError
 from queueadmin.models import Attempt, DeadLetter, Job
 from queueadmin.states import DeadLetterStatus, DeathCause, JobState, Outcome
@@ -313,6 +313,63 @@ def test_outcomes_wait_while_the_broker_is_away_and_nothing_runs_twice(
     wait_until(lambda: broker.transport.size("q") == 0)
     assert sorted(ran) == list(range(5))
     assert Job.objects.filter(state=JobState.COMPLETED).count() == 5
+
+
+def test_a_consumer_that_waits_for_the_recorder_is_woken_each_time(
+    broker, start_worker, monkeypatch
+):
+    # Whoever asks while anything waits is held back.
+    monkeypatch.setattr(recorder, "_MOST_WAITING", 1)
+    monkeypatch.setattr(recorder, "_FEW_WAITING", 1)
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number): ...
+
+    start_worker(threads=4)
+    # Longer than the test waits, so that nobody goes on by its own time-out.
+    for consumer in broker.transport_consumers:
+        consumer._timeout = 60
+    time.sleep(0.3)
+    broker.enqueue_many(work.message(number) for number in range(1_500))
+
+    wait_until(lambda: Job.objects.filter(state=JobState.COMPLETED).count() == 1_500, seconds=25)
+    for consumer in broker.transport_consumers:
+        consumer._timeout = 0.1
+    assert Attempt.objects.count() == 1_500
+
+
+def test_a_recorder_that_is_behind_lets_nothing_be_fetched_until_it_has_caught_up(
+    broker, start_worker, monkeypatch
+):
+    monkeypatch.setattr(recorder, "_MOST_WAITING", 10)
+    monkeypatch.setattr(recorder, "_FEW_WAITING", 5)
+    is_open = threading.Event()
+    commit = ledger.commit
+
+    def late(endings):
+        assert is_open.wait(20)
+        return commit(endings)
+
+    monkeypatch.setattr(ledger, "commit", late)
+    ran = []
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number):
+        ran.append(number)
+
+    # So many that one process would fetch them in several goes.
+    broker.enqueue_many(work.message(number) for number in range(2_000))
+    start_worker()
+
+    wait_until(lambda: len(ran) > 10)
+    time.sleep(1.5)  # in which it would run all of them
+    held = len(ran)
+    is_open.set()
+    wait_until(lambda: Job.objects.filter(state=JobState.COMPLETED).count() == 2_000, seconds=25)
+
+    # What was fetched before the tenth had ended, and no more.
+    assert held < 1_000
+    assert sorted(ran) == list(range(2_000))
 
 
 def test_outcomes_wait_while_the_ledger_is_away(broker, start_worker, monkeypatch):
