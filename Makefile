@@ -63,7 +63,8 @@ chaos: $(VENV)/dev.stamp
 crash-points: $(VENV)/dev.stamp
 	CRASH_POINTS=all $(BIN)/python -m pytest -q tests/integration/test_crash_points.py
 
-NAME ?= drain enqueue latency limits priority schedule web memory
+# Those that need millions of rows, lists, recovery, scale and statistics, only by their names.
+NAME ?= drain enqueue latency limits memory outcomes priority schedule web
 bench: $(VENV)/dev.stamp
 	@for name in $(NAME); do \
 		$(BIN)/python -m benchmarks $$name $(QUICK) --folder build/bench || exit 1; done
