@@ -60,17 +60,24 @@ def main() -> int:
         default="queueadmin",
         help="dramatiq: plain, with django-dramatiq, for comparison; PostgreSQL and Redis only",
     )
-    parser.add_argument("--keep", type=Path, help="copy journals and logs to this new folder")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="copy journals and logs to this new folder; what did not hold goes to build/chaos",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         kind = PlainRun if options.system == "dramatiq" else Run
         run = kind(Path(name), options.seed, options.database, options.broker, options.poison_every)
+        held = False
         try:
-            return run.go(options.minutes * 60, is_timed=not options.quick)
+            held = run.go(options.minutes * 60, is_timed=not options.quick) == 0
         finally:
             run.close()
-            if options.keep:
-                run.keep(options.keep)
+            # What happens once in many runs can only be understood from that run.
+            if options.keep or not held:
+                run.keep(options.keep or Path("build/chaos", f"{options.seed}-{os.getpid()}"))
+        return 0 if held else 1
 
 
 class Run:
@@ -227,7 +234,8 @@ class Run:
         """Copy what explains a verdict."""
         folder.mkdir(parents=True)
         for path in (*self.folder.glob("*.log"), self.journal):
-            (folder / path.name).write_bytes(path.read_bytes())
+            if path.exists():
+                (folder / path.name).write_bytes(path.read_bytes())
 
     def close(self) -> None:
         """End every process that was started."""
