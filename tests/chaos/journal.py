@@ -2,7 +2,8 @@
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
@@ -14,6 +15,12 @@ class Start:
     pid: int
     at: float
     ended_at: float | None = None
+    #: The worker, when the job runs apart; what ends the worker ends the job too.
+    parent: int = 0
+
+    def is_in(self, pids: Collection[int]) -> bool:
+        """Whether the job runs in one of these processes, or in one that ends with it."""
+        return self.pid in pids or self.parent in pids
 
 
 @dataclass(slots=True)
@@ -44,7 +51,7 @@ class Journal:
                 case "unknown":
                     found.unknown.add(number)
                 case "start":
-                    start = Start(entry["job"], entry["pid"], entry["t"])
+                    start = Start(entry["job"], entry["pid"], entry["t"], parent=entry["parent"])
                     found.starts[number].append(start)
                 case "end":
                     ends[number, entry["pid"]].append(entry["t"])
@@ -64,4 +71,4 @@ def _ended(
     later = [other.at for other in starts if other.pid == start.pid and other.at > start.at]
     limit = min(later, default=float("inf"))
     times = [at for at in ends[number, start.pid] if start.at <= at < limit]
-    return Start(start.job, start.pid, start.at, min(times, default=None))
+    return replace(start, ended_at=min(times, default=None))

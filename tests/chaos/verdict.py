@@ -204,7 +204,7 @@ def _is_explained(start: Start, following: Start, faults: list[Fault]) -> bool:
             continue
         if fault.kind in _FLUSHES:
             return True
-        if start.pid in fault.pids:
+        if start.is_in(fault.pids):
             is_short_freeze = (
                 fault.kind == "freeze worker" and fault.ended - fault.began < SILENCE_SECONDS
             )
@@ -226,7 +226,7 @@ def _rescues(starts: list[Start], faults: list[Fault], kinds: frozenset[str]) ->
     found = []
     for start, following in itertools.pairwise(starts):
         for fault in faults:
-            if fault.kind not in kinds or start.pid not in fault.pids:
+            if fault.kind not in kinds or not start.is_in(fault.pids):
                 continue
             was_running = start.at <= fault.began and (
                 start.ended_at is None or start.ended_at > fault.began

@@ -127,13 +127,14 @@ def test_what_a_fetch_under_way_brings_after_the_signal_goes_back_too(site, othe
 
     def slow(queue, limit):
         found = fetch(queue, limit)
-        if found:
+        if found and site.started:
             has_fetched.set()
             assert may_return.wait(20)
         return found
 
-    site.occupy()
+    # Before the first job, or the others could arrive by a fetch that had begun before.
     monkeypatch.setattr(site.broker.transport, "fetch", slow)
+    site.occupy()
     sent = site.send_others()
     assert has_fetched.wait(10)
     site.stop()
@@ -150,14 +151,15 @@ def test_what_a_fetch_under_way_loses_with_its_reply_goes_back_too(site, other, 
 
     def cut(queue, limit):
         found = fetch(queue, limit)
-        if found:
+        if found and site.started:
             has_fetched.set()
             assert may_return.wait(20)
             raise BrokerUnavailable("cut")
         return found
 
-    site.occupy()
+    # Before the first job, or the others could arrive by a fetch that had begun before.
     monkeypatch.setattr(site.broker.transport, "fetch", cut)
+    site.occupy()
     sent = site.send_others()
     assert has_fetched.wait(10)
     site.stop()

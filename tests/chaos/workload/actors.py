@@ -36,6 +36,7 @@ def note(kind: str, number: int) -> None:
         "n": number,
         "job": message.message_id if message else "",
         "pid": os.getpid(),
+        "parent": os.getppid(),
         "t": time.monotonic(),
     }
     descriptor = os.open(settings.CHAOS_JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
