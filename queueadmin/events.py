@@ -43,13 +43,12 @@ class Redaction(logging.Filter):
         text = record.getMessage()
         if (redacted := run.redact(text)) != text:
             record.msg, record.args = redacted, ()
-        if record.exc_info and record.exc_info[0] is not None:
-            record.exc_text = run.redact(_FORMATTER.formatException(record.exc_info))
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = run.trace(record.exc_info[1]).rstrip("\n")
             record.exc_info = None
         return True
 
 
-_FORMATTER = logging.Formatter()
 REDACTION = Redaction()
 # "Failed to process message", with the stack, comes from there.
 logging.getLogger("dramatiq.worker.WorkerThread").addFilter(REDACTION)

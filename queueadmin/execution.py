@@ -1,6 +1,7 @@
 """What the current thread is running, from the fetch to the recorded outcome."""
 
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -43,6 +44,18 @@ class Execution:
     #: True while the after-hooks run; what they enqueue is committed with the outcome.
     finishing: bool = False
     follow_ups: "list[NewJob]" = field(default_factory=list)
+    _trace: tuple[BaseException, str] | None = None
+
+    def trace(self, exception: BaseException) -> str:
+        """Return the exception with its stack as text, without sensitive values.
+
+        Made once for the log, the message and the ledger: for each frame Python asks the disk
+        whether the source has changed.
+        """
+        if self._trace is None or self._trace[0] is not exception:
+            text = "".join(traceback.format_exception(exception))
+            self._trace = exception, self.redact(text)
+        return self._trace[1]
 
 
 _local = threading.local()

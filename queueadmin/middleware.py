@@ -8,7 +8,6 @@ PolicyTimeLimit stand last: their `after` hooks run first.
 
 import threading
 import time
-import traceback
 from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
@@ -400,7 +399,7 @@ def conclude(broker: Any, message: Any, run: Execution, exception: BaseException
     if exception is not None:
         ending.error_class = type(exception).__qualname__[:200]
         ending.error_message = storable(run.redact(str(exception)), 5_000)
-        ending.traceback = storable(run.redact("".join(traceback.format_exception(exception))))
+        ending.traceback = storable(run.trace(exception))
     if run.returned:
         ending.state, ending.outcome, ending.attempt = JobState.WAITING, Outcome.RETURNED, 0
         ending.due_at = finished_at

@@ -2,10 +2,9 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
-from django.db import connection, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from dramatiq import get_broker
 
 from . import ledger
@@ -28,7 +27,7 @@ class Outbox:
 
     def flush(self) -> None:
         """Push them, after the commit."""
-        self.broker.push(self.parcels)
+        self.broker.push(self.parcels, wait=False)
 
 
 def add(broker: "LedgerBroker", parcels: Sequence[ledger.Parcel]) -> None:
@@ -39,20 +38,22 @@ def add(broker: "LedgerBroker", parcels: Sequence[ledger.Parcel]) -> None:
     back. The list of hooks is replaced by every commit and rollback, so an outbox that
     was begun under another list is over.
     """
-    if not connection.in_atomic_block:
-        broker.push(parcels)
+    # The connection itself: Django's `connection` looks for it at every attribute.
+    own = connections[DEFAULT_DB_ALIAS]
+    if not own.in_atomic_block:
+        broker.push(parcels, wait=False)
         return
-    savepoints = tuple(str(sid) for sid in connection.savepoint_ids)
-    outbox: Outbox | None = getattr(connection, "_queueadmin_outbox", None)
+    savepoints = tuple(str(sid) for sid in own.savepoint_ids)
+    outbox: Outbox | None = getattr(own, "_queueadmin_outbox", None)
     if (
         outbox is None
         or outbox.broker is not broker
         or outbox.savepoints != savepoints
-        or outbox.hooks is not connection.run_on_commit
+        or outbox.hooks is not own.run_on_commit
     ):
-        outbox = Outbox(broker, savepoints, connection.run_on_commit)
-        connection._queueadmin_outbox = outbox  # type: ignore[attr-defined]
-        transaction.on_commit(partial(outbox.flush))
+        outbox = Outbox(broker, savepoints, own.run_on_commit)
+        own._queueadmin_outbox = outbox  # type: ignore[attr-defined]
+        transaction.on_commit(outbox.flush)
     outbox.parcels.extend(parcels)
 
 

@@ -18,6 +18,8 @@ from .messages import max_attempts
 from .policies import MAX_DELAY_MS
 from .states import DeathCause
 
+_LONG_TRACE = 20_000
+
 
 class PolicyRetries(Retries):
     """Dramatiq's Retries with the delays of the queue's policy, recorded instead of pushed.
@@ -59,7 +61,7 @@ class PolicyRetries(Retries):
 
         retries = run.attempt - 1
         message.options["retries"] = run.attempt
-        message.options["traceback"] = run.redact(traceback.format_exc(limit=30))
+        message.options["traceback"] = _brief(run, exception)
         message.options["requeue_timestamp"] = int(time.time() * 1000)
         if self._is_exhausted(message, actor, retries, exception):
             run.cause = (
@@ -108,6 +110,14 @@ class PolicyRetries(Retries):
             most = max_attempts(message._message, actor, self.max_retries)
             facts = {"retries": retries, "max_retries": None if most is None else most - 1}
             broker.get_actor(target).send(message.asdict(), facts)
+
+
+def _brief(run: execution.Execution, exception: BaseException) -> str:
+    """Return the stack as callbacks get it with the message, of no more than 30 frames if long."""
+    text = run.trace(exception)
+    if len(text) > _LONG_TRACE:
+        text = run.redact("".join(traceback.format_exception(exception, limit=30)))
+    return text
 
 
 def _bounded(delay_ms: float) -> int:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from threading import Event, Lock
-from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -444,7 +443,7 @@ class _Finish(Middleware):
             ended.errors.append(
                 TaskError(
                     exception_class_path=f"{kind.__module__}.{kind.__qualname__}",
-                    traceback=run.redact("".join(format_exception(exception))),
+                    traceback=run.trace(exception),
                 )
             )
         task_finished.send(actor.fn.backend_class, task_result=ended)

@@ -217,7 +217,7 @@ def _run_hooks() -> None:
             # Another list, as after a commit; an outbox sees by that that it is over.
             connection.run_on_commit = []
             for _savepoints, hook, is_robust in hooks:
-                if isinstance(getattr(getattr(hook, "func", None), "__self__", None), Outbox):
+                if isinstance(getattr(hook, "__self__", None), Outbox):
                     continue
                 try:
                     hook()

@@ -63,6 +63,12 @@ class Transport(Protocol):
     def push(self, parcels: "Sequence[Parcel]") -> None:
         """Add messages; one whose id the server already holds is left as it is."""
 
+    def send(self, parcels: "Sequence[Parcel]") -> None:
+        """Add messages as `push` does, without waiting for the answer if that takes long.
+
+        That the server did not take them may be said at a later call, or not at all.
+        """
+
     def fetch(self, queue: str, limit: int) -> list[tuple[str, bytes]]:
         """Take up to `limit` messages as (id, data), high priority first."""
 
@@ -405,16 +411,24 @@ class LedgerBroker(dramatiq.Broker):
             outbox.add(self, parcels)
         return added.held
 
-    def push(self, parcels: "Sequence[Parcel]") -> bool:
+    def push(self, parcels: "Sequence[Parcel]", *, wait: bool = True) -> bool:
         """Push committed jobs; return whether the server took them.
 
         Never raises for a server that does not answer: the request that enqueued must
         not fail, and the dispatcher pushes what never arrived.
+
+        Args:
+            parcels: what to push.
+            wait: for the server's answer; without it True means only that nothing is known
+                to be wrong.
         """
         if time.monotonic() < self._pushing_paused_until:
             return False
         try:
-            self.transport.push(parcels)
+            if wait:
+                self.transport.push(parcels)
+            else:
+                self.transport.send(parcels)
         except BrokerUnavailable as error:
             self._pushing_paused_until = time.monotonic() + _PUSH_PAUSE_SECONDS
             self.logger.warning(
@@ -524,7 +538,8 @@ class LedgerBroker(dramatiq.Broker):
         """How often an actor retries whose queue has no policy."""
         from ..retries import PolicyRetries
 
-        for middleware in self.middleware:
+        # It stands near the end, and this is asked for every job.
+        for middleware in reversed(self.middleware):
             if isinstance(middleware, PolicyRetries):
                 return middleware.max_retries
         return 20

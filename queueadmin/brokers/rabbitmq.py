@@ -245,6 +245,9 @@ class RabbitMQTransport:
     def push(self, parcels: "Sequence[Parcel]") -> None:
         self._publisher.publish(parcels, {parcel.queue for parcel in parcels})
 
+    #: Without the server's confirmation nobody could ever tell whether it has a message.
+    send = push
+
     def fetch(self, queue: str, limit: int) -> list[tuple[str, bytes]]:
         return self._run(self._fetch, queue, limit)
 

@@ -30,6 +30,7 @@ from redis.retry import Retry
 
 from ..exceptions import ConfigurationError
 from .base import BrokerUnavailable, LedgerBroker, ServerSettling
+from .sending import Sender
 
 if TYPE_CHECKING:
     from ..controls import Control
@@ -271,6 +272,7 @@ class RedisTransport:
             **parameters,
         }
         self._client = client_of(url, **options)
+        self._sender = Sender(self._client.connection_pool)
         self._listening = client_of(url, **{**options, "socket_timeout": None})
         self._mark: bytes | None = None
         self._pubsub: redis.client.PubSub | None = None
@@ -295,6 +297,10 @@ class RedisTransport:
         return self._key("__acks__", worker_id or self.worker_id, queue)
 
     # --- Messages -------------------------------------------------------------------
+    @_translated
+    def send(self, parcels: "Sequence[Parcel]") -> None:
+        self._sender.send([("EVAL", *call) for call in self._pushes(parcels)])
+
     @_translated
     def push(self, parcels: "Sequence[Parcel]") -> None:
         calls = self._pushes(parcels)
@@ -545,6 +551,7 @@ class RedisTransport:
         if self._pubsub is not None:
             self._pubsub.close()
             self._pubsub = None
+        self._sender.close()
         self._client.close()
         self._listening.close()
 

@@ -43,6 +43,8 @@ class MemoryTransport:
                     self._pushed.add(parcel.queue)
             self._condition.notify_all()
 
+    send = push
+
     def fetch(self, queue: str, limit: int) -> list[tuple[str, bytes]]:
         self._require_up()
         with self._condition:

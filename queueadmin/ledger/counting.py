@@ -52,8 +52,8 @@ _DEATH = {cause: len(_NUMBERS) + place for place, cause in enumerate(DeathCause)
 _ENDED = (JobState.COMPLETED, JobState.DEAD, JobState.CANCELLED)
 
 
-def count(endings: "Sequence[Ending]", waits_ms: Mapping[str, float | None]) -> None:
-    """Count accepted endings in the transaction that records them.
+def count(endings: "Sequence[Ending]", waits_ms: Mapping[str, float | None]) -> list[sql.Statement]:
+    """Return the INSERTs that count accepted endings, for the transaction that records them.
 
     Args:
         endings: those that changed a row; what was stale is not counted.
@@ -74,8 +74,10 @@ def count(endings: "Sequence[Ending]", waits_ms: Mapping[str, float | None]) -> 
             died[_DEATH[ending.cause or DeathCause.ATTEMPTS_EXHAUSTED]] += 1
     # Minutes first everywhere, and sorted: two recorders that share rows wait for each other
     # instead of deadlocking.
-    _upsert("queueadmin_minutestatistic", _COLUMNS, 4, minutes)
-    _upsert("queueadmin_statistictotal", _TOTAL_COLUMNS, 3, deaths)
+    counted = [_upsert("queueadmin_minutestatistic", _COLUMNS, 4, minutes)] if minutes else []
+    if deaths:
+        counted.append(_upsert("queueadmin_statistictotal", _TOTAL_COLUMNS, 3, deaths))
+    return counted
 
 
 def fold(before: datetime) -> int:
@@ -156,21 +158,18 @@ def _upsert(
     columns: tuple[sql.Column, ...],
     keys: int,
     rows: Mapping[tuple[Any, ...], list[float]],
-) -> None:
-    """Add rows to those with the same keys, which are the first `keys` columns."""
-    if not rows:
-        return
+) -> sql.Statement:
+    """Return what adds rows to those with the same keys, which are the first `keys` columns."""
     names = ", ".join(name for name, _ in columns)
     conflict = ", ".join(name for name, _ in columns[:keys])
     added = _added(table, columns[keys:])
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO {table} ({names}) "  # noqa: S608  # constants only
-            # SQLite takes ON for a join's without the WHERE.
-            f"SELECT {names} FROM {sql.rows(columns, 'o')} WHERE true "
-            f"ON CONFLICT ({conflict}) DO UPDATE SET {added}",
-            [sql.encode((*key, *row) for key, row in sorted(rows.items()))],
-        )
+    return (
+        f"INSERT INTO {table} ({names}) "  # noqa: S608  # constants only
+        # SQLite takes ON for a join's without the WHERE.
+        f"SELECT {names} FROM {sql.rows(columns, 'o')} WHERE true "
+        f"ON CONFLICT ({conflict}) DO UPDATE SET {added}",
+        [sql.encode((*key, *row) for key, row in sorted(rows.items()))],
+    )
 
 
 def _add(row: list[float], ending: "Ending", wait_ms: float | None) -> None:

@@ -10,7 +10,6 @@ from django.db import connection
 from ..models import Job
 from ..states import FINISHED, JobState, Priority
 from . import sql, unique
-from .sql import timestamp
 
 # 500 rows of 15 columns stay far below SQLite's 32,766 parameters.
 INSERT_BATCH = 500
@@ -37,6 +36,9 @@ _INSERT = (
     "error_message, in_broker) "
 )
 _CONSTANTS = "1, 0, 0, '', '', '', false"
+_ROW = f"({', '.join(['%s'] * len(_GIVEN))}, {_CONSTANTS})"
+# What most jobs have in a column needs no parameter; a parameter costs more than all of these.
+_WRITTEN: dict[Any, str] = {None: "NULL", "": "''", False: "false", True: "true"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +89,12 @@ def add(jobs: Sequence[NewJob]) -> Added:
     )
     added: set[str] = set()
     ordered = sorted((job for job in jobs if job.id not in held), key=lambda job: job.id)
-    with connection.cursor() as cursor:
-        for start in range(0, len(ordered), INSERT_BATCH):
-            batch = ordered[start : start + INSERT_BATCH]
-            rows, parameters = _rows([_values(job) for job in batch])
+    if len(ordered) == 1:
+        added.update(_add_one(ordered[0]))
+        ordered = []
+    for start in range(0, len(ordered), INSERT_BATCH):
+        rows, parameters = _rows([_values(job) for job in ordered[start : start + INSERT_BATCH]])
+        with connection.cursor() as cursor:
             cursor.execute(f"{_INSERT}{rows} ON CONFLICT (id) DO NOTHING RETURNING id", parameters)
             added.update(row[0] for row in cursor.fetchall())
     # The job stands in the ledger already: one that has ended would hold its key for ever.
@@ -101,22 +105,37 @@ def add(jobs: Sequence[NewJob]) -> Added:
     return Added(added, held)
 
 
+def _add_one(job: NewJob) -> list[str]:
+    """Add a job; return its id if it was new."""
+    row, parameters = [], []
+    for value in _values(job):
+        # Numbers are parameters: 0 and 1 equal False and True.
+        if value is None or isinstance(value, bool) or (isinstance(value, str) and not value):
+            row.append(_WRITTEN[value])
+        else:
+            row.append("%s")
+            parameters.append(value)
+    values = f"VALUES ({', '.join(row)}, {_CONSTANTS})"
+    with sql.prepared_cursor() as cursor:
+        cursor.execute(f"{_INSERT}{values} ON CONFLICT (id) DO NOTHING", parameters)
+        return [job.id] if cursor.rowcount else []
+
+
 def _rows(values: list[tuple[Any, ...]]) -> tuple[str, list[Any]]:
     """Return where an INSERT takes its rows from, and the parameters of that.
 
-    For one row, and always on SQLite, a list of values: it has the least to read. Several go to
-    PostgreSQL as one row set, which takes it and the driver less than half as long as thousands
-    of parameters.
+    They go to PostgreSQL as one row set, which takes it and the driver less than half as long as
+    thousands of parameters.
     """
-    if len(values) == 1 or connection.vendor != "postgresql":
-        row = f"({', '.join(['%s'] * len(_GIVEN))}, {_CONSTANTS})"
-        rows = ", ".join([row] * len(values))
+    if connection.vendor != "postgresql":
+        rows = ", ".join([_ROW] * len(values))
         return f"VALUES {rows}", [value for of_one in values for value in of_one]
     given, parameters = sql.row_set(_GIVEN, values, "o")
     return f"SELECT {_NAMES}, {_CONSTANTS} FROM {given}", parameters  # noqa: S608  # constants only
 
 
 def _values(job: NewJob) -> tuple[str | int | bytes | datetime | None, ...]:
+    adapt = connection.ops.adapt_datetimefield_value
     return (
         job.id,
         job.queue,
@@ -129,8 +148,8 @@ def _values(job: NewJob) -> tuple[str | int | bytes | datetime | None, ...]:
         job.parent,
         job.group,
         job.unique_key,
-        timestamp(job.unique_until) if job.unique_until is not None else None,
-        timestamp(job.enqueued_at),
-        timestamp(job.due_at or job.enqueued_at),
+        adapt(job.unique_until) if job.unique_until is not None else None,
+        adapt(job.enqueued_at),
+        adapt(job.due_at or job.enqueued_at),
         job.is_sealed,
     )

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from django.db import connection
-
 from ..fingerprints import fingerprint
 from . import sql
 
@@ -45,8 +43,8 @@ _UPDATE = (
 )
 
 
-def group(endings: "Sequence[Ending]") -> None:
-    """Count jobs that died in their groups; add new groups, reopen resolved ones.
+def group(endings: "Sequence[Ending]") -> list[sql.Statement]:
+    """Return what counts jobs that died in their groups, adds new groups, reopens resolved ones.
 
     One statement whatever the number of failures, in the order of fingerprints, so that
     two recorders cannot lock each other out. Whoever resolves a group at the same time
@@ -62,7 +60,7 @@ def group(endings: "Sequence[Ending]") -> None:
             last[key] = ending
         deaths[key] = deaths.get(key, 0) + 1
     if not first:
-        return
+        return []
     rows = [
         (
             key,
@@ -78,11 +76,12 @@ def group(endings: "Sequence[Ending]") -> None:
         )
         for key, ending in sorted(first.items())
     ]
-    with connection.cursor() as cursor:
-        cursor.execute(
+    return [
+        (
             f"INSERT INTO queueadmin_failuregroup ({_NAMES}, status, ticket_url, resolution, "  # noqa: S608
             "regressions, snoozed_release, awaits_rules) "
             f"SELECT {_NAMES}, 'open', '', '', 0, '', true FROM {sql.rows(_COLUMNS, 'o')} WHERE true "
             f"ON CONFLICT (fingerprint) DO UPDATE SET {_UPDATE}",
             [sql.encode(rows)],
         )
+    ]

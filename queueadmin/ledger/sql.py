@@ -1,15 +1,70 @@
-"""Sets of rows as one parameter, on both databases."""
+"""Sets of rows as one parameter, and statements in few round trips, on both databases."""
 
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import orjson
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.db.backends.utils import CursorWrapper
 
 #: A column of a row set: its name and its PostgreSQL type.
 Column = tuple[str, str]
+#: A statement and its parameters.
+Statement = tuple[str, Sequence[Any]]
+
+
+def prepared_cursor() -> CursorWrapper:
+    """Return a cursor whose statements PostgreSQL reads and plans once per connection.
+
+    Only where the project allows it by the option `prepare_threshold` of its database: Django
+    forbids it by itself, because a pooler between may give each transaction another connection.
+    And only for a statement that comes again and again with the same text, and that adds rows
+    or finds them by a primary key: its plan is kept while the tables grow, until PostgreSQL has
+    analysed them again.
+    """
+    # The connection itself: Django's `connection` looks for it at every attribute.
+    own = connections[DEFAULT_DB_ALIAS]
+    if own.vendor == "postgresql":
+        own.close_if_health_check_failed()
+        own.ensure_connection()
+        if getattr(own.connection, "prepare_threshold", None) is not None:
+            with own.wrap_database_errors:
+                return own._prepare_cursor(_server_binding()(own.connection))  # type: ignore[attr-defined,no-any-return]
+    return own.cursor()
+
+
+@cache
+def _server_binding() -> Any:
+    # Only psycopg 3 has it.
+    from django.db.backends.postgresql.base import ServerBindingCursor
+
+    return ServerBindingCursor
+
+
+def insert_all(statements: Sequence[Statement], *, is_usual: bool) -> None:
+    """Execute INSERTs of which none needs the other, on PostgreSQL in one round trip.
+
+    There they become one statement. It executes its main part first and then the parts of its
+    WITH from the last to the first; no document promises that, so whoever locks rows in this
+    order has to survive a deadlock.
+
+    Args:
+        statements: at least one; plain INSERTs that return nothing.
+        is_usual: whether this text, all in all, is likely to come often; see `prepared_cursor`.
+    """
+    with prepared_cursor() if is_usual else connection.cursor() as cursor:
+        if connection.vendor != "postgresql":
+            for statement, parameters in statements:
+                cursor.execute(statement, parameters)
+            return
+        (main, given), *others = statements
+        parts = [f"part{number} AS ({text})" for number, (text, _) in enumerate(reversed(others))]
+        beginning = f"WITH {', '.join(parts)} " if parts else ""
+        parameters = [each for _, values in reversed(others) for each in values]
+        cursor.execute(beginning + main, [*parameters, *given])
 
 
 def rows(columns: Sequence[Column], alias: str) -> str:
@@ -40,6 +95,9 @@ def row_set(
         else:
             picked.append(_picked(len(kept), column))
             kept.append(found)
+    if len(values) == 1:
+        # A row of constants, which the planner sees through.
+        return f"(SELECT {', '.join(picked)}) AS {alias}", shared
     rest = zip(*kept, strict=True) if kept else [()] * len(values)
     return _item(picked, alias), [*shared, encode(rest)]
 

@@ -88,6 +88,8 @@ class Injector:
         from django.db.backends.base.base import BaseDatabaseWrapper
         from django.db.backends.signals import connection_created
 
+        from queueadmin.brokers.sending import Sender
+
         def broken_database() -> Exception:
             return OperationalError("broken on purpose")
 
@@ -124,6 +126,13 @@ class Injector:
             return self.around(label, lambda: command(client, *args, **options), broken_broker)
 
         redis.Redis.execute_command = commanding
+        send = Sender.send
+
+        def sending(sender: Any, commands: Any) -> Any:
+            names = " ".join(dict.fromkeys(str(command[0]) for command in commands))
+            return self.around(f"SEND {names}", lambda: send(sender, commands), broken_broker)
+
+        Sender.send = sending
         execute_pipeline = redis.client.Pipeline.execute
 
         def piping(pipeline: Any, *args: Any, **options: Any) -> Any:

@@ -132,11 +132,11 @@ class EngineMachine(RuleBasedStateMachine):
     def _enqueue(self, queue: str, *, is_delayed: bool = False, is_pushed: bool = True) -> str:
         self.number += 1
         message = self.broker.get_actor(queue).message().copy(message_id=f"job-{self.number}")
-        push = self.broker.transport.push
+        send = self.broker.transport.send
         if not is_pushed:
-            self.broker.transport.push = self._away
+            self.broker.transport.send = self._away
         self.broker.enqueue(message, delay=60_000 if is_delayed else None)
-        self.broker.transport.push, self.broker._pushing_paused_until = push, 0.0
+        self.broker.transport.send, self.broker._pushing_paused_until = send, 0.0
         return message.message_id
 
     @staticmethod

@@ -147,14 +147,14 @@ def test_the_slots_of_what_runs_are_taken_again_after_a_flush(
 def test_a_producer_that_was_late_does_not_start_a_job_beside_its_next_dispatch(
     broker, start_worker, work, monkeypatch
 ):
-    push, late = broker.transport.push, []
-    monkeypatch.setattr(broker.transport, "push", late.append)
+    send, late = broker.transport.send, []
+    monkeypatch.setattr(broker.transport, "send", late.append)
     work.send(1)
     overdue()
-    monkeypatch.setattr(broker.transport, "push", push)
+    monkeypatch.setattr(broker.transport, "send", send)
 
     assert dispatcher.confirm(broker) == 1
-    push(late[0])
+    send(late[0])
 
     assert broker.transport.size("q") == 1
     start_worker()

@@ -68,7 +68,7 @@ def test_nothing_is_pushed_before_the_commit_and_then_all_in_one_pipeline(
     broker, greet, monkeypatch
 ):
     pushes = []
-    monkeypatch.setattr(broker.transport, "push", lambda parcels: pushes.append(len(parcels)))
+    monkeypatch.setattr(broker.transport, "send", lambda parcels: pushes.append(len(parcels)))
 
     with transaction.atomic():
         for name in ("anna", "ben", "cleo"):
@@ -118,7 +118,7 @@ def test_a_job_that_reached_the_broker_is_confirmed_and_not_pushed_again(
 def test_after_a_failed_push_the_process_does_not_try_for_a_moment(broker, greet, monkeypatch):
     broker.transport = _unreachable()
     greet.send("anna")
-    monkeypatch.setattr(broker.transport, "push", lambda parcels: pytest.fail("tried again"))
+    monkeypatch.setattr(broker.transport, "send", lambda parcels: pytest.fail("tried again"))
 
     greet.send("ben")
 
@@ -195,9 +195,9 @@ def test_priority_is_strict_within_the_queue(broker, greet):
 
 def test_many_jobs_are_added_and_pushed_at_once(broker, greet, monkeypatch):
     pushes = []
-    push = broker.transport.push
+    send = broker.transport.send
     monkeypatch.setattr(
-        broker.transport, "push", lambda parcels: (pushes.append(len(parcels)), push(parcels))
+        broker.transport, "send", lambda parcels: (pushes.append(len(parcels)), send(parcels))
     )
 
     broker.enqueue_many(greet.message(number) for number in range(1200))
