@@ -1,8 +1,8 @@
-"""Takes over what plain Dramatiq has left on a Redis, and hands back what is still to do.
+"""Takes over what plain Dramatiq has left on a server, and hands back what is still to do.
 
 Coming: a message is set aside on the server, where no worker of plain Dramatiq fetches it any
 more, then inserted under its own id, and only then dropped. Going: a job is ended in the
-ledger, and only then its message is pushed, under an id that the server takes once. So either
+ledger, and only then its message is pushed, under an id that a Redis takes once. So either
 way may be interrupted anywhere and repeated, and nothing runs on both sides.
 """
 
@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union
+from urllib.parse import urlsplit
 from uuid import NAMESPACE_OID, uuid5
 
 from django.db import transaction
@@ -21,7 +22,7 @@ from dramatiq.message import Message
 from . import audit, clock, dispatcher, ledger, messages, payloads
 from .brokers.base import LedgerBroker
 from .brokers.plain import PlainQueues, Stored
-from .exceptions import InvalidMessage, Undecryptable
+from .exceptions import ConfigurationError, InvalidMessage, Undecryptable
 from .ledger import leaving
 from .models import Job
 from .recorder import unreadable
@@ -29,6 +30,8 @@ from .states import TIMED, DeathCause, JobState, Outcome
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
+
+    from .brokers.plain_rabbitmq import PlainRabbitMQ
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ _ERROR = re.compile(r"^([\w.]+)(?:: (.*))?$", re.DOTALL)
 Tell = Callable[[int, int], None]
 #: A job to insert, and how it ended if it has.
 Read = tuple[ledger.NewJob, ledger.Ending | None]
+#: Where plain Dramatiq's messages are.
+Plain = Union[PlainQueues, "PlainRabbitMQ"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Adopted:
     unreadable: int = 0
     #: In the ledger already, by an earlier call or as a second copy.
     known: int = 0
-    #: Still in the hands of workers of plain Dramatiq.
+    #: Still in the hands of workers of plain Dramatiq; with RabbitMQ, how many consumers they have.
     held: int = 0
 
 
@@ -73,8 +78,34 @@ class HandedBack:
     unreadable: int = 0
 
 
+def plain_of(url: str, namespace: str, broker: LedgerBroker) -> "Plain":
+    """Return the queues of plain Dramatiq at an address.
+
+    Args:
+        url: of the server, as in the settings.
+        namespace: of the keys on a Redis.
+        broker: ours; a RabbitMQ is asked for the queues that it knows.
+
+    Raises:
+        ConfigurationError: the address is none of a server that plain Dramatiq uses, or its
+            client is not installed.
+    """
+    if urlsplit(url).scheme not in ("amqp", "amqps"):
+        return PlainQueues(url, namespace)
+    try:
+        from .brokers.plain_rabbitmq import PlainRabbitMQ
+    except ModuleNotFoundError as error:
+        if error.name != "amqp":
+            raise
+        raise ConfigurationError(
+            "The client for RabbitMQ is not installed. Install it: "
+            "pip install 'queueadmin[rabbitmq]'."
+        ) from error
+    return PlainRabbitMQ(url, broker.get_declared_queues())
+
+
 # --- Coming -----------------------------------------------------------------------------
-def preview(plain: PlainQueues) -> list[Adopted]:
+def preview(plain: Plain) -> list[Adopted]:
     """Count what `adopt` would find; unreadable ones are not told apart."""
     found = []
     for queue in plain.names():
@@ -85,7 +116,7 @@ def preview(plain: PlainQueues) -> list[Adopted]:
 
 
 def adopt(
-    plain: PlainQueues,
+    plain: Plain,
     broker: LedgerBroker,
     *,
     by: "User | None" = None,
@@ -127,7 +158,7 @@ def adopt(
 
 
 def _adopt_queue(
-    plain: PlainQueues, broker: LedgerBroker, queue: str, note: Callable[[int], None]
+    plain: Plain, broker: LedgerBroker, queue: str, note: Callable[[int], None]
 ) -> Adopted:
     sums = Adopted(queue)
     for source in (plain.aside(queue), plain.aside(f"{queue}.DQ"), plain.dead(queue)):
@@ -250,7 +281,7 @@ def preview_hand_back() -> HandedBack:
 
 
 def hand_back(
-    plain: PlainQueues,
+    plain: Plain,
     broker: LedgerBroker,
     *,
     by: "User | None" = None,
@@ -306,7 +337,7 @@ def _withdrawn(broker: LedgerBroker, waiting: Any) -> dict[str, int]:
     return {parcel.job: parcel.dispatch for parcel in parcels if parcel.id in taken}
 
 
-def _push(plain: PlainQueues) -> int:
+def _push(plain: Plain) -> int:
     """Push the messages of jobs that were ended for it; return how many those were."""
     total = 0
     while jobs := leaving.left(_BATCH):

@@ -131,7 +131,7 @@ def _add_servers(verbs: _Verbs) -> None:
     )  # fmt: skip
     sub = verbs.changes(
         "adopt-backlog",
-        "Take what plain Dramatiq has left on a Redis into the ledger. Stop its workers first.",
+        "Take what plain Dramatiq has left on a Redis or a RabbitMQ into the ledger. Stop its workers first.",
     )
     sub.add_argument("--from", dest="url", required=True, metavar="URL")
     sub.add_argument("--from-namespace", dest="namespace", default="dramatiq")

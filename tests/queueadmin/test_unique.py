@@ -279,7 +279,8 @@ def test_jobs_without_a_key_ask_nothing_more_when_they_end(broker, django_assert
         ledger.commit([ending(message.message_id)])
 
     message = plain.send()
-    with django_assert_num_queries(5):  # BEGIN, UPDATE, INSERT of attempt and counts, COMMIT
+    # BEGIN, UPDATE, INSERT of attempt and counts, which PostgreSQL takes together, COMMIT.
+    with django_assert_num_queries(4 if connection.vendor == "postgresql" else 5):
         end(message)
 
 

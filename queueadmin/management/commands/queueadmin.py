@@ -36,7 +36,6 @@ from queueadmin import (
     workers,
 )
 from queueadmin.brokers.base import BrokerUnavailable
-from queueadmin.brokers.plain import PlainQueues
 from queueadmin.clock import now
 from queueadmin.conf import settings
 from queueadmin.deadletters import BulkResult
@@ -293,7 +292,7 @@ class Command(BaseCommand):
         self, *, url: str, namespace: str, by: str | None, reason: str, **options: Any
     ) -> None:
         broker: Any = get_broker()
-        with closing(PlainQueues(url, namespace)) as plain:
+        with closing(backlog.plain_of(url, namespace, broker)) as plain:
             if options["dry_run"]:
                 found = backlog.preview(plain)
             else:
@@ -316,7 +315,10 @@ class Command(BaseCommand):
         if options["dry_run"]:
             found = backlog.preview_hand_back()
         else:
-            with closing(PlainQueues(url, namespace)) as plain, _told("handing back") as tell:
+            with (
+                closing(backlog.plain_of(url, namespace, broker)) as plain,
+                _told("handing back") as tell,
+            ):
                 found = backlog.hand_back(
                     plain,
                     broker,
