@@ -2,7 +2,7 @@
 
 import dramatiq
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from queueadmin.ledger import sql
 
@@ -39,6 +39,31 @@ def test_an_enqueue_is_planned_once_where_the_project_allows_it(threshold, broke
 
     kept = [text for text in kept_plans() if text.startswith("INSERT INTO queueadmin_job")]
     assert len(kept) == (0 if threshold is None else 1)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("threshold", [1], indirect=True)
+def test_a_pooler_that_forgets_statements_is_named_and_met_once(
+    threshold, broker, monkeypatch, caplog
+):
+    @dramatiq.actor(queue_name="greetings", broker=broker)
+    def greet(name): ...
+
+    monkeypatch.setattr(sql._Preparing, "is_possible", True)
+    for name in ("anna", "ben", "carla"):
+        greet.send(name)
+    with connection.cursor() as cursor:
+        # One by one: the driver notices when all are gone.
+        cursor.execute("SELECT name FROM pg_prepared_statements")
+        for (name,) in cursor.fetchall():
+            cursor.execute(f"DEALLOCATE {name}")
+
+    with pytest.raises(OperationalError, match="prepare_threshold to None"):
+        greet.send("dora")
+    assert "DATABASE_PREPARE_THRESHOLD=0" in caplog.text
+
+    greet.send("emil")
+    assert broker.transport.size("greetings") == 4
 
 
 @pytest.mark.parametrize("is_usual", [False, True])
