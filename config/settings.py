@@ -103,11 +103,6 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 else:
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
     DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", default=60)
-    # The statements that enqueue a job and record how it ended are read and planned once per
-    # connection. 0 behind a pooler that gives each transaction another connection.
-    DATABASES["default"].setdefault("OPTIONS", {}).setdefault(
-        "prepare_threshold", env.int("DATABASE_PREPARE_THRESHOLD", default=5) or None
-    )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Queues --------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 Coming: a message is set aside on the server, where no worker of plain Dramatiq fetches it any
 more, then inserted under its own id, and only then dropped. Going: a job is ended in the
 ledger, and only then its message is pushed, under an id that a Redis takes once. So either
-way may be interrupted anywhere and repeated, and nothing runs on both sides.
+way may be interrupted anywhere and repeated, and nothing runs on both sides; a RabbitMQ, which
+knows no ids, gets the one message twice that was interrupted.
 """
 
 import logging
@@ -340,7 +341,7 @@ def _withdrawn(broker: LedgerBroker, waiting: Any) -> dict[str, int]:
 def _push(plain: Plain) -> int:
     """Push the messages of jobs that were ended for it; return how many those were."""
     total = 0
-    while jobs := leaving.left(_BATCH):
+    while jobs := leaving.left(min(_BATCH, plain.hands_back_at_once)):
         now = clock.now()
         by_name: dict[str, list[tuple[str, bytes]]] = {}
         for job in jobs:

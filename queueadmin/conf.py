@@ -34,6 +34,8 @@ class QueueadminSettings(TypedDict, total=False):
     MAX_MESSAGE_BYTES: int
     #: Rows one bulk action may touch.
     BULK_LIMIT: int
+    #: Whether PostgreSQL may keep the plans of a few statements per connection, without a pooler.
+    PREPARED_STATEMENTS: bool
     #: Milliseconds without heartbeat after which a worker process counts as dead.
     HEARTBEAT_TIMEOUT_MS: int
     #: Seconds a job may go on after its time limit interrupted it, before its process is ended.
@@ -80,6 +82,7 @@ DEFAULTS: QueueadminSettings = {
     "RELEASE": "",
     "MAX_MESSAGE_BYTES": 1_000_000,
     "BULK_LIMIT": 10_000,
+    "PREPARED_STATEMENTS": True,
     "HEARTBEAT_TIMEOUT_MS": 10_000,
     "HARD_LIMIT_GRACE": 30,
     "UNKNOWN_ACTOR_GRACE": 600,
@@ -111,6 +114,7 @@ class Settings:
     RELEASE: str
     MAX_MESSAGE_BYTES: int
     BULK_LIMIT: int
+    PREPARED_STATEMENTS: bool
     HEARTBEAT_TIMEOUT_MS: int
     HARD_LIMIT_GRACE: int
     UNKNOWN_ACTOR_GRACE: int

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .states import DeathCause
@@ -44,18 +45,21 @@ class Execution:
     #: True while the after-hooks run; what they enqueue is committed with the outcome.
     finishing: bool = False
     follow_ups: "list[NewJob]" = field(default_factory=list)
-    _trace: tuple[BaseException, str] | None = None
+    _trace: tuple[BaseException, TracebackType | None, str] | None = None
 
     def trace(self, exception: BaseException) -> str:
         """Return the exception with its stack as text, without sensitive values.
 
         Made once for the log, the message and the ledger: for each frame Python asks the disk
-        whether the source has changed.
+        whether the source has changed. Anew when it has been raised again meanwhile, by which it
+        has come to know more frames.
         """
-        if self._trace is None or self._trace[0] is not exception:
+        stack = exception.__traceback__
+        known = self._trace
+        if known is None or known[0] is not exception or known[1] is not stack:
             text = "".join(traceback.format_exception(exception))
-            self._trace = exception, self.redact(text)
-        return self._trace[1]
+            known = self._trace = exception, stack, self.redact(text)
+        return known[2]
 
 
 _local = threading.local()

@@ -82,6 +82,9 @@ class PlainQueues:
         namespace: of its keys.
     """
 
+    #: Each id is taken once, so a batch that was interrupted may come again.
+    hands_back_at_once = _BATCH
+
     def __init__(self, url: str, namespace: str = "dramatiq") -> None:
         self._namespace = namespace
         self._client: Any = client_of(url, socket_connect_timeout=2.0, socket_timeout=10.0)

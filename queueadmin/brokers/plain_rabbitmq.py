@@ -7,6 +7,7 @@ Queues, without a prefix:
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -18,8 +19,8 @@ from .plain import Stored
 
 _BATCH = 500
 _ANSWER_SECONDS = 10.0
-# As Dramatiq declares its dead letter queues (dramatiq.brokers.rabbitmq.DEAD_MESSAGE_TTL).
-_DEAD_TTL_MS = 7 * 86_400_000
+# As Dramatiq declares its dead letter queues (`dramatiq.brokers.rabbitmq`).
+_DEAD_TTL_MS = int(os.environ.get("dramatiq_dead_message_ttl", 7 * 86_400_000))  # noqa: SIM112
 
 
 class PlainRabbitMQ:
@@ -34,6 +35,9 @@ class PlainRabbitMQ:
         url: address of the server, see `line.options_of`.
         queues: which to look at.
     """
+
+    #: What was interrupted before it was noted comes again.
+    hands_back_at_once = 1
 
     def __init__(self, url: str, queues: Iterable[str]) -> None:
         self._queues = sorted(queues)
@@ -104,8 +108,7 @@ class PlainRabbitMQ:
     def hand_back(self, name: str, messages: Iterable[tuple[str, bytes]]) -> None:
         """Add messages, as (id, data), to a queue or delay queue.
 
-        If this is interrupted before the caller has noted it, they are added again: this server
-        cannot be told to take each id once.
+        Queues that are not there are declared as Dramatiq does without priorities.
         """
         queue = name.removesuffix(".DQ")
         for each in (queue, f"{queue}.DQ", f"{queue}.XQ"):

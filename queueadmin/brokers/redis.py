@@ -272,7 +272,8 @@ class RedisTransport:
             **parameters,
         }
         self._client = client_of(url, **options)
-        self._sender = Sender(self._client.connection_pool)
+        # A pool of its own: what it makes of connections it keeps.
+        self._sender = Sender(client_of(url, **options).connection_pool)
         self._listening = client_of(url, **{**options, "socket_timeout": None})
         self._mark: bytes | None = None
         self._pubsub: redis.client.PubSub | None = None
@@ -299,7 +300,12 @@ class RedisTransport:
     # --- Messages -------------------------------------------------------------------
     @_translated
     def send(self, parcels: "Sequence[Parcel]") -> None:
-        self._sender.send([("EVAL", *call) for call in self._pushes(parcels)])
+        calls = self._pushes(parcels)
+        if len(calls) > 1:
+            # If the process ended with answers unread, the rest of them would not be sent.
+            self.push(parcels)
+        else:
+            self._sender.send("EVAL", *calls[0])
 
     @_translated
     def push(self, parcels: "Sequence[Parcel]") -> None:

@@ -114,6 +114,14 @@ def commit(endings: Sequence[Ending]) -> Committed:
             if updated[ending.job][1] == JobState.CANCELLED:
                 # It would have run again, had nobody asked to cancel it.
                 ending.state, ending.outcome = JobState.CANCELLED, Outcome.CANCELLED
+        dead = [ending for ending in accepted if ending.state == JobState.DEAD]
+        letters = _bury(dead)
+        keyed = {ending.job: ending.state for ending in accepted if updated[ending.job][2]}
+        follow_ups = [job for ending in accepted for job in ending.follow_ups]
+        if letters and (keyed or follow_ups):
+            # Whoever requeues locks letters before unique keys.
+            sql.insert_all(letters, is_usual=False)
+            letters = []
         _recover(
             [
                 ending.job
@@ -122,16 +130,14 @@ def commit(endings: Sequence[Ending]) -> Committed:
             ],
             endings[0].finished_at,
         )
-        _release({ending.job: ending.state for ending in accepted if updated[ending.job][2]})
-        follow_ups = [job for ending in accepted for job in ending.follow_ups]
+        _release(keyed)
         new = insert(follow_ups) if follow_ups else set()
         parcels = _again([ending.job for ending in accepted if ending.state == JobState.WAITING])
-        dead = [ending for ending in accepted if ending.state == JobState.DEAD]
         # Last, and the groups at the end, as whoever triages locks letters before their group:
         # rows that recorders share are locked no longer than the commit takes.
         added = [
             *_note_attempts([ending for ending in accepted if ending.attempt]),
-            *_bury(dead),
+            *letters,
             *counting.count(accepted, {job: row[3] for job, row in updated.items()}),
             *grouping.group(dead),
         ]

@@ -1,80 +1,77 @@
 """Sets of rows as one parameter, and statements in few round trips, on both databases."""
 
-import logging
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import orjson
-from django.db import (
-    DEFAULT_DB_ALIAS,
-    OperationalError,
-    ProgrammingError,
-    connection,
-    connections,
-)
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.backends.utils import CursorWrapper
 
-logger = logging.getLogger(__name__)
+from ..conf import settings
 
-# A prepared statement is not there, or is there already (PostgreSQL, "Error Codes").
-_NOT_PREPARED = ("26000", "42P05")
-_POOLER = (
-    "The database does not know what was prepared on this connection: a pooler gives each "
-    "transaction another one. This process prepares no more statements. Set prepare_threshold to "
-    "None in the OPTIONS of the database (the site: DATABASE_PREPARE_THRESHOLD=0)."
-)
+# After so many times a statement is worth being prepared.
+_PREPARED_FROM = 5
+_prepares: "WeakKeyDictionary[Any, bool]" = WeakKeyDictionary()
 #: A column of a row set: its name and its PostgreSQL type.
 Column = tuple[str, str]
 #: A statement and its parameters.
 Statement = tuple[str, Sequence[Any]]
 
 
-class _Preparing:
-    """Whether this process may prepare statements, as far as it has found out."""
-
-    is_possible = True
-
-
 @contextmanager
 def prepared_cursor() -> Iterator[CursorWrapper]:
     """Give a cursor whose statements PostgreSQL reads and plans once per connection.
 
-    Only where the project allows it by the option `prepare_threshold` of its database: Django
-    forbids it by itself, because a pooler between may give each transaction another connection.
-    And only for a statement that comes again and again with the same text, and that adds rows
-    or finds them by a primary key: its plan is kept while the tables grow, until PostgreSQL has
-    analysed them again.
-
-    Raises:
-        OperationalError: there is such a pooler. The next time nothing is prepared.
+    Django forbids that by itself, because a pooler between may give each transaction another
+    connection; so it is done only where there is none, and where QUEUEADMIN allows it
+    (PREPARED_STATEMENTS). And only for a statement that comes again and again with the same text,
+    and that adds rows or finds them by a primary key: its plan is kept while the tables grow, until
+    PostgreSQL has analysed them again.
     """
     # The connection itself: Django's `connection` looks for it at every attribute.
     own = connections[DEFAULT_DB_ALIAS]
-    if own.vendor != "postgresql" or not _Preparing.is_possible:
-        with own.cursor() as cursor:
-            yield cursor
-        return
-    own.close_if_health_check_failed()
-    own.ensure_connection()
-    if getattr(own.connection, "prepare_threshold", None) is None:
-        with own.cursor() as cursor:
-            yield cursor
-        return
-    with own.wrap_database_errors:
-        made = own._prepare_cursor(_server_binding()(own.connection))  # type: ignore[attr-defined]
-    try:
-        with made:
-            yield made
-    except ProgrammingError as error:
-        if getattr(error.__cause__, "sqlstate", None) not in _NOT_PREPARED:
-            raise
-        _Preparing.is_possible = False
-        logger.error("%s", _POOLER)
-        raise OperationalError(_POOLER) from error
+    if own.vendor == "postgresql":
+        own.close_if_health_check_failed()
+        own.ensure_connection()
+        bare = own.connection
+        with own.wrap_database_errors:
+            may_prepare = _may_prepare(bare)
+        if may_prepare:
+            # For these statements only: psycopg counts the texts of all others as well and keeps
+            # the last hundred, with all that was written into them.
+            before, bare.prepare_threshold = bare.prepare_threshold, _PREPARED_FROM
+            try:
+                with own._prepare_cursor(_server_binding()(bare)) as cursor:  # type: ignore[attr-defined]
+                    yield cursor
+            finally:
+                bare.prepare_threshold = before
+            return
+    with own.cursor() as cursor:
+        yield cursor
+
+
+def _may_prepare(bare: Any) -> bool:
+    """Return whether statements may be prepared on a driver's connection; it is asked once."""
+    found = _prepares.get(bare)
+    if found is None:
+        found = settings.PREPARED_STATEMENTS and hasattr(bare, "prepare_threshold")
+        found = _prepares[bare] = found and is_direct(bare)
+    return found
+
+
+def is_direct(bare: Any) -> bool:
+    """Return whether a connection of psycopg 3 is one to the database itself.
+
+    A pooler tells its clients a process number of its own, by which they may cancel (PostgreSQL,
+    "Frontend/Backend Protocol", BackendKeyData).
+    """
+    (number,) = bare.execute("SELECT pg_backend_pid()").fetchone()
+    return bool(number == bare.info.backend_pid)
 
 
 @cache

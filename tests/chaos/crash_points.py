@@ -128,11 +128,11 @@ class Injector:
         redis.Redis.execute_command = commanding
         send = Sender.send
 
-        def sending(sender: Any, commands: Any) -> Any:
-            names = " ".join(dict.fromkeys(str(command[0]) for command in commands))
-            return self.around(f"SEND {names}", lambda: send(sender, commands), broken_broker)
+        def handing_over(sender: Any, *command: Any) -> Any:
+            act = lambda: send(sender, *command)  # noqa: E731
+            return self.around(f"SEND {command[0]}", act, broken_broker)
 
-        Sender.send = sending
+        Sender.send = handing_over
         execute_pipeline = redis.client.Pipeline.execute
 
         def piping(pipeline: Any, *args: Any, **options: Any) -> Any:

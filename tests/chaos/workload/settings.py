@@ -10,7 +10,7 @@ INSTALLED_APPS = [*INSTALLED_APPS, "tests.chaos.workload"]
 DRAMATIQ_BROKER["OPTIONS"]["namespace"] = "chaos"
 if DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3":
     # A database behind a silent line must not hold a worker for ever.
-    DATABASES["default"]["OPTIONS"] |= {
+    DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 3,
         "keepalives_idle": 5,
         "keepalives_interval": 2,

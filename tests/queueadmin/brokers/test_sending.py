@@ -7,7 +7,6 @@ import warnings
 
 import dramatiq
 import pytest
-import redis
 
 from queueadmin.brokers import RedisBroker, sending
 from queueadmin.models import Job
@@ -123,8 +122,9 @@ def test_a_child_process_uses_no_connection_of_its_parent(server, connect):
     broker = connect(server.port)
     greet = greeter(broker)
     greet.send("anna")
-    parcels = [broker.new_job(greet.message(name)) for name in ("ben", "carla")]
-    mine, childs = [_parcel(job) for job in parcels]
+    wait_for(broker, 1)
+    mine, childs = [_parcel(broker.new_job(greet.message(name))) for name in ("ben", "carla")]
+    before = connections_at(broker)
     with warnings.catch_warnings():
         # From Python 3.12 on it warns of other threads, of which none matters here.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -137,17 +137,53 @@ def test_a_child_process_uses_no_connection_of_its_parent(server, connect):
     broker.transport.send([mine])
 
     wait_for(broker, 3)
+    assert connections_at(broker) == before + 1
 
 
-def test_closing_waits_for_the_answers(server, connect):
+def connections_at(broker):
+    # By a client that has its connection: each look of `server.client` would be one more.
+    return broker.transport._client.info("stats")["total_connections_received"]
+
+
+def test_closing_waits_for_the_answers(server, connect, caplog):
+    broker = connect(server.port, socket_timeout=0.2)
+    greet = greeter(broker)
+    greet.send("anna")
+    wait_for(broker, 1)
+    server.client.client_pause(1_000)
+    greet.send("ben")
+
+    with caplog.at_level(logging.WARNING):
+        broker.close()
+
+    # It did wait, for as long as a server may take.
+    assert "The last push may not have arrived: Timeout" in caplog.text
+
+
+def test_an_old_refusal_is_said_and_holds_nothing_up(server, connect, monkeypatch, caplog):
+    monkeypatch.setattr(sending, "_RECENT_SECONDS", 0.0)
     broker = connect(server.port)
-    job = broker.new_job(greeter(broker).message("anna"))
-    broker.transport.send([_parcel(job)])
+    greet = greeter(broker)
+    server.refuse_writes(refuse=True)
+    greet.send("anna")
+    server.refuse_writes(refuse=False)
 
-    broker.close()
+    with caplog.at_level(logging.WARNING):
+        greet.send("ben")
 
-    with redis.Redis(port=server.port) as client:
-        assert client.hlen("dramatiq:greetings.msgs") == 1
+    assert "The server refused a push 0 s ago: command not allowed" in caplog.text
+    wait_for(broker, 1)
+
+
+def test_what_takes_several_commands_waits_for_them(server, connect):
+    broker = connect(server.port)
+    greet = greeter(broker)
+    server.client.config_resetstat()
+
+    broker.enqueue_many(greet.message(str(number)) for number in range(1_200))
+
+    assert server.client.info("commandstats")["cmdstat_eval"]["calls"] == 3
+    assert broker.transport.size("greetings") == 1_200
 
 
 def _parcel(job):

@@ -10,6 +10,7 @@ import redis
 
 from config import embedded
 from queueadmin.brokers import RedisBroker
+from queueadmin.brokers.base import BrokerUnavailable
 from queueadmin.brokers.redis import client_of
 from queueadmin.exceptions import ConfigurationError
 from queueadmin.models import Attempt, Job
@@ -80,6 +81,37 @@ def servers(tmp_path_factory):
     servers = Servers(tmp_path_factory.mktemp("s"))
     yield servers
     servers.close()
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.django_db(transaction=True)
+def test_a_job_is_pushed_to_the_master_and_after_a_failover_to_the_next_one(servers, monkeypatch):
+    monkeypatch.setattr("queueadmin.brokers.sending._FRESH_SECONDS", 0.0)
+    broker = RedisBroker(url=servers.url, namespace="test")
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number): ...
+
+    # No worker lives here, and so no dispatcher that would look for what did not arrive.
+    work.send(1)
+    wait_until(lambda: broker.transport.size("q") == 1)
+    servers.kill(servers.master)
+    wait_until(lambda: is_answered(broker), 60)
+    before = broker.transport.size("q")
+
+    broker._pushing_paused_until = 0.0
+    work.send(2)
+
+    wait_until(lambda: broker.transport.size("q") == before + 1)
+    broker.close()
+
+
+def is_answered(broker):
+    try:
+        broker.transport.heartbeat()
+    except BrokerUnavailable:
+        return False
+    return True
 
 
 @pytest.mark.timeout(120)
