@@ -301,11 +301,11 @@ class RedisTransport:
     @_translated
     def send(self, parcels: "Sequence[Parcel]") -> None:
         calls = self._pushes(parcels)
-        if len(calls) > 1:
+        if len(calls) == 1:
+            self._sender.send("EVAL", *calls[0])
+        else:
             # If the process ended with answers unread, the rest of them would not be sent.
             self.push(parcels)
-        else:
-            self._sender.send("EVAL", *calls[0])
 
     @_translated
     def push(self, parcels: "Sequence[Parcel]") -> None:
