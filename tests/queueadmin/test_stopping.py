@@ -113,8 +113,11 @@ def test_what_is_not_started_is_there_for_others_while_a_job_still_runs(site, ot
     sent = site.fill()
     site.stop()
 
-    # Under the dispatch and in the order that they had.
-    assert wait_for_others(other) == sent
+    # Under the dispatch that they had, and in their order: RabbitMQ takes them back one by one,
+    # and others may fetch in between.
+    found = wait_for_others(other)
+    assert sorted(found) == sorted(sent)
+    assert found == sent or not other.transport.is_exact
     assert not Attempt.objects.exists()
     site.end()
     assert site.started == [0]
