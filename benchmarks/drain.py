@@ -77,16 +77,16 @@ def _systems(stand: Stand) -> Iterator[list[tuple[System, str]]]:
         yield turns
 
 
-def rate(system: System, jobs: int) -> float:
+def rate(system: System, jobs: int, *, seconds: float = 120.0) -> float:
     """Return jobs per second over the last nine tenths.
 
     Raises:
-        TimeoutError: they did not all arrive, or were not done within two minutes.
+        TimeoutError: they did not all arrive, or were not done within so many seconds.
     """
     system.fill(jobs)
     # A push that fails leaves jobs in the ledger, which would look as if they were done.
     wait_until(lambda: system.left() >= jobs, 10)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + seconds
     began = 0.0
     with system.work():
         # Ours returns from its start when all processes are ready, so some jobs may be done:
@@ -100,4 +100,6 @@ def rate(system: System, jobs: int) -> float:
                 raise TimeoutError(f"{system.name}: {left} of {jobs} jobs are left.")
             time.sleep(_LOOK_SECONDS)  # paces the looks
         # All may be done between two looks.
-        return (at_start or jobs) / max(time.monotonic() - (began or deadline - 120), _LOOK_SECONDS)
+        return (at_start or jobs) / max(
+            time.monotonic() - (began or deadline - seconds), _LOOK_SECONDS
+        )
