@@ -41,6 +41,8 @@ class PlainRabbitMQ:
 
     def __init__(self, url: str, queues: Iterable[str]) -> None:
         self._queues = sorted(queues)
+        #: Queues that messages may be handed back to.
+        self._ready: set[str] = set()
         self._line = Line(options_of(url), timeout=_ANSWER_SECONDS, prepare=lambda channel: None)
 
     def names(self) -> list[str]:
@@ -52,10 +54,9 @@ class PlainRabbitMQ:
         with self._line.use() as channel:
             try:
                 found = channel.queue_declare(name, passive=True)
-            except amqp.NotFound:
-                found = None
-            else:
                 return int(found.message_count), int(found.consumer_count)
+            except amqp.NotFound:
+                pass
         # The server has closed the channel with its answer.
         self._line.drop()
         return None
@@ -111,10 +112,12 @@ class PlainRabbitMQ:
         Queues that are not there are declared as Dramatiq does without priorities.
         """
         queue = name.removesuffix(".DQ")
-        for each in (queue, f"{queue}.DQ", f"{queue}.XQ"):
-            # Where it is there, as its owner has declared it.
-            if self._look(each) is None:
-                self._declare(each, queue)
+        if queue not in self._ready:
+            for each in (queue, f"{queue}.DQ", f"{queue}.XQ"):
+                # Where it is there, as its owner has declared it.
+                if self._look(each) is None:
+                    self._declare(each, queue)
+            self._ready.add(queue)
         with self._line.use() as channel:
             channel.confirm_select()
             for message_id, data in messages:
