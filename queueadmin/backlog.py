@@ -309,14 +309,17 @@ def hand_back(
     # What an earlier call had ended and not pushed.
     number, unreadable = _push(plain), 0
     dispatcher.rescue(broker)
-    open_jobs = Job.objects.filter(state__in=(*TIMED, JobState.WAITING), cancel_requested_at=None)
-    ids = list(open_jobs.order_by("due_at", "pk").values_list("pk", flat=True))
+    jobs = Job.objects.filter(cancel_requested_at=None)
+    open_states = (*TIMED, JobState.WAITING)
+    ids = list(
+        jobs.filter(state__in=open_states).order_by("due_at", "pk").values_list("pk", flat=True)
+    )
     for start in range(0, len(ids), _BATCH):
-        step = open_jobs.filter(pk__in=ids[start : start + _BATCH])
+        step = jobs.among(ids[start : start + _BATCH], *open_states)
         readable = [job for job in step if _opened(bytes(job.message)) is not None]
         unreadable += len(step) - len(readable)
         ledger_only = {job.pk: job.dispatch for job in readable if job.state in TIMED}
-        waiting = step.filter(pk__in=[job.pk for job in readable], state=JobState.WAITING)
+        waiting = jobs.among([job.pk for job in readable], JobState.WAITING)
         leaving.leave(ledger_only | _withdrawn(broker, waiting))
         number += _push(plain)
         tell(min(start + _BATCH, len(ids)), len(ids))

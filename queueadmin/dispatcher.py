@@ -176,7 +176,7 @@ def restore(broker: "LedgerBroker") -> int:
     ids = sorted({found[0] for parcel_id in held if (found := split(parcel_id))})
     total = 0
     for start in range(0, len(ids), _BATCH):
-        jobs = Job.objects.filter(id__in=ids[start : start + _BATCH], state__in=RUNNABLE)
+        jobs = Job.objects.among(ids[start : start + _BATCH], *RUNNABLE)
         mine = [parcel for parcel in ledger.parcels_of(jobs) if parcel.id in held]
         broker.transport.restore(mine, slots)
         total += len(mine)

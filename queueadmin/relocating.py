@@ -180,12 +180,11 @@ def _batches() -> Iterator[tuple[list[ledger.Parcel], int, int]]:
     """Yield all that waits, in the order in which it became due, with how far that is."""
     # What is younger may be on its way to either server.
     before = clock.now() - dispatcher.UNCONFIRMED_AFTER
-    waiting = Job.objects.filter(
-        state=JobState.WAITING, cancel_requested_at=None, due_at__lt=before
-    )
+    jobs = Job.objects.filter(cancel_requested_at=None, due_at__lt=before)
+    waiting = jobs.filter(state=JobState.WAITING)
     ids = list(waiting.order_by("due_at", "pk").values_list("pk", flat=True))
     for start in range(0, len(ids), _BATCH):
-        batch = waiting.filter(pk__in=ids[start : start + _BATCH]).order_by("due_at", "pk")
+        batch = jobs.among(ids[start : start + _BATCH], JobState.WAITING).order_by("due_at", "pk")
         yield ledger.parcels_of(batch), min(start + _BATCH, len(ids)), len(ids)
 
 
@@ -231,7 +230,7 @@ def _push(broker: LedgerBroker, parcels: Sequence[ledger.Parcel]) -> set[str]:
     missing = {parcel.id for parcel in _settled(lambda: broker.transport.missing(parcels))}
     ledger.confirm([parcel for parcel in parcels if parcel.id not in missing])
     number = {parcel.job: parcel.dispatch for parcel in parcels if parcel.id in missing}
-    still = Job.objects.filter(pk__in=number, state=JobState.WAITING)
+    still = Job.objects.among(number, JobState.WAITING)
     return {job for job, at in still.values_list("pk", "dispatch") if at == number[job]}
 
 

@@ -17,7 +17,7 @@ from django.db.models import F
 from ..clock import now
 from ..models import Job
 from ..states import RUNNABLE, TIMED, JobState
-from . import unique
+from . import sql, unique
 from .dispatching import Parcel, parcels_of
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def cancelling(limit: int, before: datetime | None = None) -> list[Parcel]:
     rows = Job.objects.cancelling().order_by("cancel_requested_at")
     if before is not None:
         rows = rows.filter(cancel_requested_at__lt=before)
-    return parcels_of(rows[:limit])
+    with sql.in_index_order():
+        return parcels_of(rows[:limit])
 
 
 def cancel_withdrawn(parcels: Iterable[Parcel]) -> list[Ended]:
@@ -87,7 +88,7 @@ def cancel_withdrawn(parcels: Iterable[Parcel]) -> list[Ended]:
 
 def _end(ids: list[str], states: Sequence[JobState], at: datetime) -> None:
     jobs = Job.objects.filter(id__in=ids)
-    jobs.filter(state__in=states).update(
+    jobs.among(ids, *states).update(
         state=JobState.CANCELLED, finished_at=at, dispatch=F("dispatch") + 1, in_broker=False
     )
     keyed = jobs.exclude(unique_key="").values_list("id", flat=True)
@@ -107,11 +108,11 @@ def reschedule(
     found = dict(rows.values_list("id", "state"))
     timed = [job for job, state in found.items() if state in TIMED]
     waiting = [job for job, state in found.items() if state == JobState.WAITING]
-    Job.objects.filter(id__in=timed, state__in=TIMED).update(due_at=to)
+    Job.objects.among(timed, *TIMED).update(due_at=to)
     taken: set[str] = set()
     if waiting:
         taken = withdraw(parcels_of(Job.objects.filter(id__in=waiting)))
-        Job.objects.filter(id__in=taken, state=JobState.WAITING).update(
+        Job.objects.among(taken, JobState.WAITING).update(
             state=JobState.SCHEDULED, due_at=to, dispatch=F("dispatch") + 1, in_broker=False
         )
     return [*timed, *(job for job in waiting if job in taken)]
@@ -123,15 +124,13 @@ def run_now(job_ids: Iterable[str]) -> list[str]:
     Call it in a transaction, and hand the ids to `queueadmin.outbox.push_jobs` there.
     """
     found = list(_locked(job_ids, TIMED).values_list("id", flat=True))
-    Job.objects.filter(id__in=found, state__in=TIMED).update(
-        state=JobState.WAITING, due_at=now(), in_broker=False
-    )
+    Job.objects.among(found, *TIMED).update(state=JobState.WAITING, due_at=now(), in_broker=False)
     return found
 
 
 def _locked(job_ids: Iterable[str], states: Sequence[JobState]) -> "QuerySet[Job]":
     return (
         Job.objects.select_for_update(no_key=True)
-        .filter(id__in=sorted(set(job_ids)), state__in=states)
+        .among(sorted(set(job_ids)), *states)
         .order_by("id")
     )

@@ -20,7 +20,6 @@ _TIMED = ", ".join(f"'{state.value}'" for state in TIMED)
 _RUNNABLE = ", ".join(f"'{state.value}'" for state in RUNNABLE)
 # What a parcel is made of.
 _COLUMNS = ("id", "queue", "priority", "dispatch", "attempts", "requeues", "is_suspect", "message")
-_FIELDS = ", ".join(_COLUMNS)
 
 
 class Parcel(NamedTuple):
@@ -85,13 +84,17 @@ def promote_due(now: datetime, limit: int) -> list[Parcel]:
     job is returned to one of them only.
     """
     lock = " FOR UPDATE SKIP LOCKED" if connection.vendor == "postgresql" else ""
-    with transaction.atomic(), connection.cursor() as cursor:
+    with sql.in_index_order(), connection.cursor() as cursor:
+        # Materialised, or PostgreSQL might ask for the next ones again for each row it joins, and
+        # be given others each time, because it skips those it has locked.
         cursor.execute(
-            "UPDATE queueadmin_job SET state = %s, in_broker = false "  # noqa: S608  # constants
-            f"WHERE state IN ({_TIMED}) AND id IN (SELECT id FROM queueadmin_job "
+            "WITH due AS MATERIALIZED (SELECT id FROM queueadmin_job "  # noqa: S608  # constants
             f"WHERE state IN ({_TIMED}) AND due_at <= %s ORDER BY due_at LIMIT %s{lock}) "
-            f"RETURNING {_FIELDS}",
-            [JobState.WAITING.value, sql.timestamp(now), limit],
+            "UPDATE queueadmin_job SET state = %s, in_broker = false FROM due "
+            "WHERE queueadmin_job.id = due.id "
+            f"AND {sql.unindexed('queueadmin_job.state', 'due.id')} IN ({_TIMED}) "
+            f"RETURNING {', '.join(f'queueadmin_job.{column}' for column in _COLUMNS)}",
+            [sql.timestamp(now), limit, JobState.WAITING.value],
         )
         return _parcels(cursor.fetchall())
 
@@ -116,7 +119,8 @@ def over(dispatches: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
 def next_due() -> datetime | None:
     """Return when the next scheduled or retrying job is due."""
     timed = Job.objects.filter(state__in=TIMED).order_by("due_at")
-    return timed.values_list("due_at", flat=True).first()
+    with sql.in_index_order():
+        return timed.values_list("due_at", flat=True).first()
 
 
 def unconfirmed(before: datetime, limit: int) -> list[Parcel]:
@@ -124,7 +128,8 @@ def unconfirmed(before: datetime, limit: int) -> list[Parcel]:
     rows = Job.objects.filter(state=JobState.WAITING, in_broker=False, due_at__lt=before).order_by(
         "due_at"
     )
-    return parcels_of(rows[:limit])
+    with sql.in_index_order():
+        return parcels_of(rows[:limit])
 
 
 def in_state(state: JobState, before: datetime, size: int) -> Iterator[list[Parcel]]:
@@ -134,12 +139,12 @@ def in_state(state: JobState, before: datetime, size: int) -> Iterator[list[Parc
     look through the whole ledger for them. The rows are read for each step, so what has
     moved on meanwhile is left out.
     """
-    jobs = Job.objects.filter(state=state, due_at__lt=before)
-    ids = jobs.order_by().values_list("pk", flat=True)
+    jobs = Job.objects.filter(due_at__lt=before)
+    ids = jobs.filter(state=state).order_by().values_list("pk", flat=True)
     # A cursor of PostgreSQL's holds the ids there. SQLite must not write under an open one.
     found = ids.iterator(size) if connection.vendor == "postgresql" else iter(list(ids))
     while step := list(islice(found, size)):
-        if parcels := parcels_of(jobs.filter(pk__in=step).order_by("pk")):
+        if parcels := parcels_of(jobs.among(step, state).order_by("pk")):
             yield parcels
 
 

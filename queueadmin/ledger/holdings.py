@@ -73,7 +73,8 @@ def take(queue: str, copies: Sequence[Copy], *, worker: str, has_slot: bool = Fa
             cursor.execute(
                 f"DELETE FROM queueadmin_holding WHERE {_among()} AND NOT EXISTS "  # noqa: S608
                 "(SELECT 1 FROM queueadmin_job j WHERE j.id = queueadmin_holding.job "
-                "AND j.dispatch = queueadmin_holding.dispatch AND j.state = 'waiting' "
+                "AND j.dispatch = queueadmin_holding.dispatch "
+                f"AND {sql.unindexed('j.state', 'queueadmin_holding.job')} = 'waiting' "
                 "AND j.queue = queueadmin_holding.queue) RETURNING job, dispatch",
                 [sql.encode(sorted(taken))],
             )

@@ -34,11 +34,10 @@ def leave(numbers: Mapping[str, int]) -> set[str]:
     stale. Whoever asks for `left` hands them over, in this call of the command or the next.
     """
     with transaction.atomic():
-        rows = Job.objects.select_for_update(no_key=True).filter(
-            id__in=sorted(numbers),
-            state__in=(*TIMED, JobState.WAITING),
-            cancel_requested_at=None,
+        rows = Job.objects.select_for_update(no_key=True).among(
+            sorted(numbers), *TIMED, JobState.WAITING
         )
+        rows = rows.filter(cancel_requested_at=None)
         found = rows.order_by("id").values_list("id", "dispatch")
         ids = [job for job, dispatch in found if dispatch == numbers[job]]
         Job.objects.filter(id__in=ids).update(

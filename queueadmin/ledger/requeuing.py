@@ -32,7 +32,8 @@ def requeue(job_ids: Iterable[str]) -> Requeued:
     at = now()
     rows = list(
         Job.objects.select_for_update()
-        .filter(id__in=wanted, state=JobState.DEAD, erased_at=None)
+        .among(wanted, JobState.DEAD)
+        .filter(erased_at=None)
         .order_by("id")
         .values_list("id", "actor", "unique_key", "unique_until")
     )
@@ -42,7 +43,7 @@ def requeue(job_ids: Iterable[str]) -> Requeued:
         if key and (until is None or until > at)
     )
     locked = [row[0] for row in rows if row[0] not in held]
-    Job.objects.filter(id__in=locked, state=JobState.DEAD).update(
+    Job.objects.among(locked, JobState.DEAD).update(
         state=JobState.WAITING,
         dispatch=F("dispatch") + 1,
         attempts=0,
