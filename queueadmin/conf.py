@@ -138,15 +138,27 @@ class Settings:
     def __getattr__(self, name: str) -> Any:
         if name not in DEFAULTS:
             raise AttributeError(name)
-        return getattr(django_settings, "QUEUEADMIN", {}).get(name, DEFAULTS[name])  # type: ignore[literal-required]
+        return _configured().get(name, DEFAULTS[name])  # type: ignore[literal-required]
 
     def policy(self, queue: str) -> Policy | None:
         """Return the queue's policy, or None where it has none."""
         # Asked several times for each job, so not by way of `__getattr__`.
-        found: Policy | None = (
-            getattr(django_settings, "QUEUEADMIN", {}).get("QUEUES", {}).get(queue)
-        )
+        found: Policy | None = _configured().get("QUEUES", {}).get(queue)
         return found
+
+
+def _configured() -> dict[str, Any]:
+    """Return the setting QUEUEADMIN.
+
+    Django keeps what was asked for in the object's own `__dict__`, and forgets it when a setting
+    is overridden. Whoever asks it there saves Django's `__getattribute__`, which is Python and was
+    a twentieth of what a job without work costs its thread.
+    """
+    try:
+        found: dict[str, Any] = object.__getattribute__(django_settings, "__dict__")["QUEUEADMIN"]
+    except KeyError:
+        found = getattr(django_settings, "QUEUEADMIN", {})
+    return found
 
 
 def problems(configured: dict[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ where `opentelemetry` is installed; this module is imported only then.
 """
 
 import threading
+import time
 from collections.abc import Mapping
 from contextvars import Token
 from typing import Any, NamedTuple
@@ -26,6 +27,9 @@ OPTION = "trace"
 _HEADERS = ("traceparent", "tracestate")
 _LONGEST = 512
 _PROPAGATOR = TraceContextTextMapPropagator()
+# How soon a provider that a project sets up late is noticed: without one, OpenTelemetry looks
+# into the environment each time it is asked, which costs a job more than all other hooks.
+_LOOK_SECONDS = 1.0
 
 
 class _Open(NamedTuple):
@@ -38,6 +42,8 @@ class Tracing(Middleware):
 
     def __init__(self) -> None:
         self._local = threading.local()
+        self._has_provider = False
+        self._look_at = float("-inf")
 
     def before_enqueue(self, broker: Broker, message: Message[Any], delay: int | None) -> None:
         """Keep the current context with the message, unless it has one already."""
@@ -50,7 +56,7 @@ class Tracing(Middleware):
     def before_process_message(self, broker: Broker, message: MessageProxy) -> None:
         """Begin the span of an attempt."""
         run = execution.current()
-        if run is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        if run is None or not self._is_on():
             return
         span = trace.get_tracer("queueadmin").start_span(
             f"process {run.actor}",
@@ -67,6 +73,14 @@ class Tracing(Middleware):
             },
         )
         self._local.open = _Open(span, context.attach(trace.set_span_in_context(span)))
+
+    def _is_on(self) -> bool:
+        """Return whether spans go anywhere; a provider that was set up stays."""
+        if not self._has_provider and (now := time.monotonic()) >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            provider = trace.get_tracer_provider()
+            self._has_provider = not isinstance(provider, trace.ProxyTracerProvider)
+        return self._has_provider
 
     def after_process_message(
         self,

@@ -25,6 +25,7 @@ from ..messages import max_attempts, unique_key, validate
 from ..meters import Meters
 from ..middleware import build, leaves_alone
 from ..policies import MAX_DELAY_MS
+from ..retries import PolicyRetries
 from ..scoreboard import Scoreboard
 from ..signatures import check_message
 from ..states import UNFINISHED, Priority
@@ -213,6 +214,7 @@ class LedgerBroker(dramatiq.Broker):
         self._pushing_paused_until = 0.0
         self._insert_thread: ThreadPoolExecutor | None = None
         self._hooked: list[Middleware] = []
+        self._retries: PolicyRetries | None = None
         self._hooks: dict[tuple[str, str, Any], list[Callable[..., Any]]] = {}
         super().__init__(middleware=build(middleware or []))
         self.queues: set[str] = set()
@@ -241,9 +243,7 @@ class LedgerBroker(dramatiq.Broker):
                 self.logger.critical("Unexpected failure in %r.", hook, exc_info=True)
 
     def _hooks_of(self, when: str, signal: str, args: Any) -> list[Callable[..., Any]]:
-        # Compared, because tests and projects change the list in place.
-        if self.middleware != self._hooked:
-            self._hooked, self._hooks = self.middleware.copy(), {}
+        self._notice_changes()
         # Whose messages set no options, and so ask for nothing but what the actor does.
         actor = None
         if signal == "process_message" and not args[0].options:
@@ -252,6 +252,13 @@ class LedgerBroker(dramatiq.Broker):
         if hooks is None:
             hooks = self._hooks[when, signal, actor] = self._find_hooks(when, signal, actor)
         return hooks
+
+    def _notice_changes(self) -> None:
+        """Forget what is known of the middleware when tests or projects change the list in place."""
+        if self.middleware != self._hooked:
+            self._hooked, self._hooks = self.middleware.copy(), {}
+            found = (each for each in self.middleware if isinstance(each, PolicyRetries))
+            self._retries = next(found, None)
 
     def _find_hooks(self, when: str, signal: str, actor: Any) -> list[Callable[..., Any]]:
         name = when + signal
@@ -536,13 +543,8 @@ class LedgerBroker(dramatiq.Broker):
     @property
     def default_max_retries(self) -> int | None:
         """How often an actor retries whose queue has no policy."""
-        from ..retries import PolicyRetries
-
-        # It stands near the end, and this is asked for every job.
-        for middleware in reversed(self.middleware):
-            if isinstance(middleware, PolicyRetries):
-                return middleware.max_retries
-        return 20
+        self._notice_changes()
+        return 20 if self._retries is None else self._retries.max_retries
 
     def close(self) -> None:
         """Close the connections to the server, and to the database those of a thread of ours."""
