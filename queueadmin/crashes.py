@@ -28,4 +28,4 @@ def record(broker: "LedgerBroker", running: Sequence[Running], *, worker: str) -
         logger.warning("Worker %s died while it ran %d jobs; they run again.", worker, len(again))
         broker.push(again)
     for ending in dead:
-        events.ended(ending, lambda: None)
+        events.ended(ending, None)

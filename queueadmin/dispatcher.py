@@ -8,7 +8,7 @@ the ledger.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,12 @@ _BATCH = 1000
 # Of each queue so many of the next messages are looked at; the others when it is their turn.
 _MOST_LISTED = 20_000
 
+# What is long takes turns with the others: so long for it, then they are asked again. The lease
+# outlasts it by far.
+_LONG_SECONDS = 0.5
+
+#: Something to be done again and again. One that may be long returns an iterator, of which each
+#: step is done for itself.
 Duty = Callable[["LedgerBroker"], object]
 
 
@@ -89,18 +95,30 @@ def _dispatch_again(
     return len(again)
 
 
-def refill(broker: "LedgerBroker") -> int:
-    """Dispatch again at once what a flushed or restarted server has forgotten."""
+def refill(broker: "LedgerBroker") -> Iterator[int]:
+    """Dispatch again at once what a flushed or restarted server has forgotten.
+
+    Step by step: what is due, and what dead workers held, does not wait until a million jobs are
+    there again. One that is not carried on is begun anew by whoever leads then; a server that is
+    emptied meanwhile is another one, whose turn comes afterwards.
+
+    Yields:
+        How many jobs those of a step were.
+    """
     if leases.is_held(RELOCATION) or not broker.transport.needs_refill():
-        return 0
+        return
+    total = 0
     try:
-        found = redispatch(broker)
+        for found in _redispatching(broker, dry_run=False, ends_move=False):
+            if leases.is_held(RELOCATION):
+                return
+            total += found
+            yield found
     except ServerSettling:
-        return 0
+        return
     broker.transport.refilled()
-    if found:
-        logger.warning("The broker had lost its memory; %d jobs were dispatched again.", found)
-    return found
+    if total:
+        logger.warning("The broker had lost its memory; %d jobs were dispatched again.", total)
 
 
 def redispatch(broker: "LedgerBroker", *, dry_run: bool = False, ends_move: bool = False) -> int:
@@ -122,7 +140,10 @@ def redispatch(broker: "LedgerBroker", *, dry_run: bool = False, ends_move: bool
     """
     if not ends_move and leases.is_held(RELOCATION):
         return 0
-    total = 0
+    return sum(_redispatching(broker, dry_run=dry_run, ends_move=ends_move))
+
+
+def _redispatching(broker: "LedgerBroker", *, dry_run: bool, ends_move: bool) -> Iterator[int]:
     before = clock.now() - UNCONFIRMED_AFTER
     # What runs may be in the hands of workers of the other server.
     for state in (JobState.WAITING,) if ends_move else (JobState.WAITING, JobState.ACTIVE):
@@ -130,8 +151,7 @@ def redispatch(broker: "LedgerBroker", *, dry_run: bool = False, ends_move: bool
             missing = broker.transport.missing(parcels, bar=not dry_run)
             if not dry_run:
                 _dispatch_again(broker, missing, state)
-            total += len(missing)
-    return total
+            yield len(missing)
 
 
 def close(broker: "LedgerBroker", *, dry_run: bool = False) -> int:
@@ -329,6 +349,8 @@ class Dispatcher:
         self.broker = broker
         self.heart = broker.heart = Heart(broker)
         self._stopping = threading.Event()
+        #: What is left of duties that have begun, by their place in the list.
+        self._begun: dict[int, Iterator[object]] = {}
         self.threads = [
             threading.Thread(target=target, name=f"queueadmin-{name}", daemon=True)
             for name, target in (
@@ -379,6 +401,9 @@ class Dispatcher:
                 if now >= renew_at:
                     leads = leases.acquire("dispatcher", holder, _LEASE)
                     renew_at = now + _RENEW_SECONDS
+                if not leads:
+                    # Whoever leads begins anew.
+                    self._begun.clear()
                 if leads:
                     self._run_duties(due)
             except (DatabaseError, InterfaceError) as error:
@@ -396,9 +421,12 @@ class Dispatcher:
 
     def _run_duties(self, due: dict[int, float]) -> None:
         for index, (every, duty) in enumerate(self.duties):
-            if time.monotonic() >= due.get(index, 0.0):
+            if index in self._begun or time.monotonic() >= due.get(index, 0.0):
+                begun = self._begun.pop(index, None)
                 try:
-                    duty(self.broker)
+                    result = duty(self.broker) if begun is None else begun
+                    if isinstance(result, Iterator) and not _is_over(result):
+                        self._begun[index] = result
                 except (DatabaseError, InterfaceError, BrokerUnavailable):
                     raise
                 except Exception:
@@ -450,3 +478,14 @@ class Dispatcher:
                 for consumer in list(self.broker.transport_consumers):
                     if consumer.queue_name in pushed:
                         consumer.wake.set()
+
+
+def _is_over(steps: Iterator[object]) -> bool:
+    """Do steps until their time is up; return whether there are no more."""
+    deadline = time.monotonic() + _LONG_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            next(steps)
+        except StopIteration:
+            return True
+    return False

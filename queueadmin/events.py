@@ -6,7 +6,7 @@ logged: error texts are the only free text, and they are bounded.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from . import execution
@@ -82,15 +82,21 @@ def cancelled(jobs: "Iterable[Ended]") -> None:
             )
 
 
-def ended(ending: "Ending", find_max_attempts: Callable[[], int | None]) -> None:
+def is_told(ending: "Ending") -> bool:
+    """Return whether the line of such an ending would be written."""
+    return logger.isEnabledFor(_LEVELS[ending.outcome])
+
+
+def ended(ending: "Ending", max_attempts: int | None) -> None:
     """Log how a run ended: with duration, and for a failure the error, delay or cause.
 
-    `find_max_attempts` is asked only where the line is written.
+    Args:
+        ending: how it ended.
+        max_attempts: how often the job may run, None for without end.
     """
-    level = _LEVELS[ending.outcome]
-    if not logger.isEnabledFor(level):
+    if not is_told(ending):
         return
-    max_attempts = find_max_attempts()
+    level = _LEVELS[ending.outcome]
     facts: dict[str, object] = {
         "job": ending.job,
         "queue": ending.queue,

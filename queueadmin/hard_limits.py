@@ -80,7 +80,7 @@ def record_overrun(
     committed = ledger.commit([ending])
     broker.push(committed.parcels)
     if committed.accepted:
-        events.ended(ending, lambda: job.max_attempts)
+        events.ended(ending, job.max_attempts)
     return bool(committed.accepted)
 
 

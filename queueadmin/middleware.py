@@ -361,16 +361,15 @@ def _weight(queue: str) -> int:
 
 def _tell(broker: Any, message: Any) -> None:
     """Log how the run ended; in a worker its recorder does it, for a whole batch together."""
-    tell = partial(events.ended, message.ending, partial(_max_attempts, broker, message))
-    if broker.recorder is None:
-        tell()
-    else:
-        message.tell = tell
-
-
-def _max_attempts(broker: Any, message: Any) -> int | None:
+    if not events.is_told(message.ending):
+        return
     actor = broker.actors.get(message.actor_name)
-    return max_attempts(message._message, actor, broker.default_max_retries)
+    most = max_attempts(message._message, actor, broker.default_max_retries)
+    if broker.recorder is None:
+        events.ended(message.ending, most)
+    else:
+        # Without the message: thousands of these may wait for their commit.
+        message.tell = partial(events.ended, message.ending, most)
 
 
 def conclude(broker: Any, message: Any, run: Execution, exception: BaseException | None) -> Any:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -349,7 +350,10 @@ class EngineMachine(RuleBasedStateMachine):
     def dispatch(self, name: str, is_later: bool) -> None:
         if is_later:
             self._an_hour_passes()
-        DUTIES[name](self.broker)
+        result = DUTIES[name](self.broker)
+        if isinstance(result, Iterator):
+            for _ in result:
+                pass
 
     @rule(is_later=st.booleans())
     def recover(self, is_later: bool) -> None:

@@ -100,6 +100,36 @@ def test_a_server_flushed_while_nobody_worked_is_refilled_by_the_first_worker(
     assert sorted(work.ran) == list(range(20))
 
 
+def test_what_is_due_does_not_wait_until_all_is_there_again(
+    broker, client, work, start_worker, monkeypatch
+):
+    @dramatiq.actor(queue_name="soon", broker=broker)
+    def timed():
+        pass
+
+    # Twenty steps of which each takes its time.
+    monkeypatch.setattr(dispatcher, "_BATCH", 50)
+    monkeypatch.setattr(dispatcher, "_LONG_SECONDS", 0.2)
+    broker.enqueue_many([work.message(number) for number in range(1000)])
+    Job.objects.update(due_at=now() - timedelta(minutes=1), in_broker=True)
+    client.flushdb()
+    timed.send_with_options(delay=1_500)
+    looked, missing = [], broker.transport.missing
+
+    def slow_look(parcels, **options):
+        looked.append(len(parcels))
+        time.sleep(0.25)
+        return missing(parcels, **options)
+
+    monkeypatch.setattr(broker.transport, "missing", slow_look)
+    start_worker()
+
+    wait_until(lambda: Job.objects.filter(queue="soon", state=JobState.COMPLETED).exists())
+    assert 50 * len(looked) < 1000
+    wait_until(lambda: completed() == 1001)
+    assert sorted(work.ran) == list(range(1000))
+
+
 def test_nothing_is_missed_before_the_workers_could_say_what_they_hold(broker, client, work):
     work.send(1)
     overdue()
@@ -109,7 +139,7 @@ def test_nothing_is_missed_before_the_workers_could_say_what_they_hold(broker, c
     with pytest.raises(ServerSettling):
         broker.transport.missing(ledger.parcels_of(Job.objects.all()))
     assert dispatcher.confirm(broker) == 0
-    assert dispatcher.refill(broker) == 0
+    assert sum(dispatcher.refill(broker)) == 0
     assert Job.objects.get().dispatch == 1
 
 
