@@ -36,12 +36,18 @@ def test_memory_and_scale_divide_what_grew_by_what_it_grew_from():
     held = [results.row(name, "MB", [mb]) for name, mb in (("queueadmin", 110), ("bare", 100))]
     sizes = ("1 waiting", "10 waiting", "0 more in the ledger", "9 more in the ledger")
     costs = [
-        results.row(f"queueadmin, {size}", "us", [us])
+        results.row(f"queueadmin, {size}", unit, [us])
+        for unit in ("us of CPU per job", "us per job")
         for size, us in zip(sizes, (10, 12, 10, 9), strict=True)
     ]
 
     assert memory.ratios(held) == {"bare-dramatiq": 1.1}
-    assert scale.ratios(costs) == {"waiting": 1.2, "in the ledger": 0.9}
+    assert scale.ratios(costs) == {
+        "waiting, us of CPU per job": 1.2,
+        "waiting, us per job": 1.2,
+        "in the ledger, us of CPU per job": 0.9,
+        "in the ledger, us per job": 0.9,
+    }
 
 
 def test_the_chart_is_xml_that_names_every_system_unit_and_median():

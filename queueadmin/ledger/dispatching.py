@@ -119,8 +119,7 @@ def over(dispatches: Iterable[tuple[str, int]]) -> set[tuple[str, int]]:
 def next_due() -> datetime | None:
     """Return when the next scheduled or retrying job is due."""
     timed = Job.objects.filter(state__in=TIMED).order_by("due_at")
-    with sql.in_index_order():
-        return timed.values_list("due_at", flat=True).first()
+    return timed.values_list("due_at", flat=True).first()
 
 
 def unconfirmed(before: datetime, limit: int) -> list[Parcel]:
