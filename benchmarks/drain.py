@@ -20,6 +20,7 @@ from .stand import Stand
 #: The prefetch of Dramatiq that served it best here, of 32, 64 and 128.
 BEST_PREFETCH = "64"
 _LOOK_SECONDS = 0.01
+_MOST_SECONDS = 120.0
 # Systems with so small a share take minutes, and are behind by an order of magnitude.
 _SLOW = 0.1
 _UNIT = "jobs / s"
@@ -77,16 +78,16 @@ def _systems(stand: Stand) -> Iterator[list[tuple[System, str]]]:
         yield turns
 
 
-def rate(system: System, jobs: int, *, seconds: float = 120.0) -> float:
+def rate(system: System, jobs: int) -> float:
     """Return jobs per second over the last nine tenths.
 
     Raises:
-        TimeoutError: they did not all arrive, or were not done within so many seconds.
+        TimeoutError: they did not all arrive, or were not done in time.
     """
     system.fill(jobs)
     # A push that fails leaves jobs in the ledger, which would look as if they were done.
     wait_until(lambda: system.left() >= jobs, 10)
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + _MOST_SECONDS
     began = 0.0
     with system.work():
         # Ours returns from its start when all processes are ready, so some jobs may be done:
@@ -101,5 +102,5 @@ def rate(system: System, jobs: int, *, seconds: float = 120.0) -> float:
             time.sleep(_LOOK_SECONDS)  # paces the looks
         # All may be done between two looks.
         return (at_start or jobs) / max(
-            time.monotonic() - (began or deadline - seconds), _LOOK_SECONDS
+            time.monotonic() - (began or deadline - _MOST_SECONDS), _LOOK_SECONDS
         )

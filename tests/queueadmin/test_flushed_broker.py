@@ -109,16 +109,16 @@ def test_what_is_due_does_not_wait_until_all_is_there_again(
 
     # Twenty steps of which each takes its time.
     monkeypatch.setattr(dispatcher, "_BATCH", 50)
-    monkeypatch.setattr(dispatcher, "_LONG_SECONDS", 0.2)
+    monkeypatch.setattr(dispatcher, "_LONG_SECONDS", 0.1)
     broker.enqueue_many([work.message(number) for number in range(1000)])
     Job.objects.update(due_at=now() - timedelta(minutes=1), in_broker=True)
     client.flushdb()
-    timed.send_with_options(delay=1_500)
+    timed.send_with_options(delay=1_000)
     looked, missing = [], broker.transport.missing
 
     def slow_look(parcels, **options):
         looked.append(len(parcels))
-        time.sleep(0.25)
+        time.sleep(0.15)
         return missing(parcels, **options)
 
     monkeypatch.setattr(broker.transport, "missing", slow_look)
