@@ -110,10 +110,11 @@ def refill(broker: "LedgerBroker") -> Iterator[int]:
     total = 0
     try:
         for found in _redispatching(broker, dry_run=False, ends_move=False):
-            if leases.is_held(RELOCATION):
-                return
             total += found
             yield found
+            if leases.is_held(RELOCATION):
+                # Since the last step; from now on only the mover says what is missing.
+                return
     except ServerSettling:
         return
     broker.transport.refilled()

@@ -14,6 +14,18 @@ pytestmark = pytest.mark.django_db
 MANY = 20_000
 
 
+def completed(job, at):
+    return ledger.Ending(
+        job=job,
+        dispatch=1,
+        state=JobState.COMPLETED,
+        outcome=Outcome.COMPLETED,
+        attempt=1,
+        started_at=at,
+        finished_at=at,
+    )
+
+
 def plan_of(statement, parameters):
     is_sqlite = connection.vendor == "sqlite"
     with connection.cursor() as cursor:
@@ -26,15 +38,6 @@ def plan_of(statement, parameters):
 
 def test_a_batch_of_outcomes_is_found_by_its_ids_and_not_among_all_that_wait():
     at = clock.now()
-    ending = ledger.Ending(
-        job="a",
-        dispatch=1,
-        state=JobState.COMPLETED,
-        outcome=Outcome.COMPLETED,
-        attempt=1,
-        started_at=at,
-        finished_at=at,
-    )
     executed = []
 
     def note(execute, statement, parameters, many, context):
@@ -42,7 +45,7 @@ def test_a_batch_of_outcomes_is_found_by_its_ids_and_not_among_all_that_wait():
         return execute(statement, parameters, many, context)
 
     with connection.execute_wrapper(note):
-        ledger.commit([ending])
+        ledger.commit([completed("a", at)])
         ledger.mark_active([("a", 1, at, "host:1")])
 
     plans = [plan_of(*each) for each in executed if each[0].startswith("UPDATE queueadmin_job")]
@@ -108,18 +111,7 @@ def test_a_batch_of_outcomes_looks_up_each_job_once(knows_ended_ones):
     # Few enough to be read as a whole, if it were not said how few are wanted.
     enqueue(range(5_000))
     at = clock.now()
-    endings = [
-        ledger.Ending(
-            job=f"{number:06}",
-            dispatch=1,
-            state=JobState.COMPLETED,
-            outcome=Outcome.COMPLETED,
-            attempt=1,
-            started_at=at,
-            finished_at=at,
-        )
-        for number in range(20)
-    ]
+    endings = [completed(f"{number:06}", at) for number in range(20)]
 
     committed, read = read_by(lambda: ledger.commit(endings))
 
