@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -50,6 +51,15 @@ _COUNTER = {
 }
 _DEATH = {cause: len(_NUMBERS) + place for place, cause in enumerate(DeathCause)}
 _ENDED = (JobState.COMPLETED, JobState.DEAD, JobState.CANCELLED)
+_MINUTES = "queueadmin_minutestatistic"
+# What `_add` adds for a wait, in SQL.
+_WAITED = "GREATEST(waited_ms, 0)"
+_WAITS = {"wait_ms": _WAITED} | {
+    name: f"({_WAITED} > {low} AND {_WAITED} <= {high})::int"
+    for name, low, high in zip(
+        WAIT_BUCKETS, (-1, *BOUNDS_MS), (*BOUNDS_MS, "'infinity'"), strict=True
+    )
+}
 
 
 def count(endings: "Sequence[Ending]", waits_ms: Mapping[str, float | None]) -> list[sql.Statement]:
@@ -62,22 +72,41 @@ def count(endings: "Sequence[Ending]", waits_ms: Mapping[str, float | None]) -> 
     minutes: dict[tuple[datetime, str, str, int], list[float]] = {}
     deaths: dict[tuple[str, str, int], list[float]] = {}
     for ending in endings:
-        shard, actor = _shard(ending), UNKNOWN if _is_unknown(ending) else ending.actor
-        minute = ending.finished_at.replace(second=0, microsecond=0)
-        key = (minute, ending.queue, actor, shard)
+        key = _minute(ending)
         row = minutes.get(key)
         if row is None:
             row = minutes[key] = [0] * len(_NUMBERS)
         _add(row, ending, waits_ms.get(ending.job))
         if ending.state == JobState.DEAD:
-            died = deaths.setdefault((ending.queue, actor, shard), [0] * len(_TOTAL_NUMBERS))
+            died = deaths.setdefault(key[1:], [0] * len(_TOTAL_NUMBERS))
             died[_DEATH[ending.cause or DeathCause.ATTEMPTS_EXHAUSTED]] += 1
     # Minutes first everywhere, and sorted: two recorders that share rows wait for each other
     # instead of deadlocking.
-    counted = [_upsert("queueadmin_minutestatistic", _COLUMNS, 4, minutes)] if minutes else []
+    counted = [_upsert(_MINUTES, _COLUMNS, 4, minutes)] if minutes else []
     if deaths:
         counted.append(_upsert("queueadmin_statistictotal", _TOTAL_COLUMNS, 3, deaths))
     return counted
+
+
+def minute(ending: "Ending") -> tuple[Any, ...]:
+    """Return the row of the statistics that one ending adds to, without how long it waited."""
+    row: list[float] = [0] * len(_NUMBERS)
+    _add(row, ending, None)
+    return (*_minute(ending), *row)
+
+
+def count_plain_sql(ended: str, *, has_waited: bool) -> str:
+    """Return the INSERT that counts an ending in the statement that records it, on PostgreSQL.
+
+    Its parameter is what `minute` returns, encoded.
+
+    Args:
+        ended: the part of the statement that has a row if the ending is accepted, with the
+            milliseconds the job waited in `waited_ms`.
+        has_waited: whether that counts.
+    """
+    source = f"{sql.one_row(_COLUMNS, 'o')}, {ended}"
+    return _upsert_sql(_MINUTES, _COLUMNS, 4, source, _WAITS if has_waited else {})
 
 
 def fold(before: datetime) -> int:
@@ -99,7 +128,7 @@ def _fold_some(before: datetime) -> int:
     sums = ", ".join(f"SUM({name})" for name, _ in _NUMBERS)
     no_deaths = ", ".join("0" for _ in _DEATHS)
     chosen = f"WHERE id IN (SELECT id FROM {sql.rows((('id', 'bigint'),), 'o')})"  # noqa: S608
-    minutes = "queueadmin_minutestatistic"
+    minutes = _MINUTES
     rows = MinuteStatistic.objects.filter(minute__lt=before, shard__lt=SHARDS)
     with transaction.atomic(), connection.cursor() as cursor:
         locked = rows.select_for_update().order_by("minute", "queue", "actor", "shard")
@@ -160,15 +189,37 @@ def _upsert(
     rows: Mapping[tuple[Any, ...], list[float]],
 ) -> sql.Statement:
     """Return what adds rows to those with the same keys, which are the first `keys` columns."""
+    return (
+        _upsert_sql(table, columns, keys, sql.rows(columns, "o")),
+        [sql.encode((*key, *row) for key, row in sorted(rows.items()))],
+    )
+
+
+def _upsert_sql(
+    table: str,
+    columns: tuple[sql.Column, ...],
+    keys: int,
+    source: str,
+    given: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Return the text for `_upsert`; `given` has what to add instead of a column of the source."""
     names = ", ".join(name for name, _ in columns)
     conflict = ", ".join(name for name, _ in columns[:keys])
-    added = _added(table, columns[keys:])
     return (
         f"INSERT INTO {table} ({names}) "  # noqa: S608  # constants only
         # SQLite takes ON for a join's without the WHERE.
-        f"SELECT {names} FROM {sql.rows(columns, 'o')} WHERE true "
-        f"ON CONFLICT ({conflict}) DO UPDATE SET {added}",
-        [sql.encode((*key, *row) for key, row in sorted(rows.items()))],
+        f"SELECT {', '.join(given.get(name, name) for name, _ in columns)} FROM {source} WHERE true "
+        f"ON CONFLICT ({conflict}) DO UPDATE SET {_added(table, columns[keys:])}"
+    )
+
+
+def _minute(ending: "Ending") -> tuple[datetime, str, str, int]:
+    actor = UNKNOWN if _is_unknown(ending) else ending.actor
+    return (
+        ending.finished_at.replace(second=0, microsecond=0),
+        ending.queue,
+        actor,
+        _shard(ending),
     )
 
 

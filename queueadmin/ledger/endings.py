@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 
 from django.db import connection, transaction
 
@@ -103,10 +104,17 @@ def commit(endings: Sequence[Ending]) -> Committed:
         django.db.Error: nothing of the batch is recorded.
     """
     endings = sorted(_newest_per_job(endings), key=lambda ending: ending.job)
+    if _is_plain(endings) and _commit_plain(endings[0]):
+        return Committed({endings[0].job}, [], [])
     with transaction.atomic():
         with sql.prepared_cursor() if len(endings) == 1 else connection.cursor() as cursor:
             given, parameters = sql.row_set(_UPDATED, [_updated(each) for each in endings], "o")
-            cursor.execute(_update_sql(given), parameters)
+            cursor.execute(
+                f"{_update_sql(given)} RETURNING "
+                "queueadmin_job.id, queueadmin_job.requeues, queueadmin_job.state, "
+                f"queueadmin_job.unique_key <> '', {_waited_ms()}",
+                parameters,
+            )
             updated = {job: row for job, *row in cursor.fetchall()}
         requeues = {job: row[0] for job, row in updated.items()}
         accepted = [ending for ending in endings if ending.job in requeues]
@@ -154,6 +162,54 @@ def commit(endings: Sequence[Ending]) -> Committed:
     return Committed(set(requeues), stale, parcels)
 
 
+def _is_plain(endings: Sequence[Ending]) -> bool:
+    """Return whether this is one outcome that most likely changes nothing besides its job.
+
+    So end most jobs of workers with little to do. SQLite has no statement with several parts that
+    write, and is asked without a wire.
+    """
+    if len(endings) != 1 or connection.vendor != "postgresql":
+        return False
+    (ending,) = endings
+    is_usual = ending.state in (JobState.COMPLETED, JobState.RETRYING)
+    return is_usual and ending.attempt > 0 and not ending.follow_ups
+
+
+def _commit_plain(ending: Ending) -> bool:
+    """Record an outcome with one question to PostgreSQL, where `commit` asks four.
+
+    Return False, having changed nothing, if more hangs on it than its statement does: the job
+    holds a unique key, was asked to stop or completes after a requeue; or if it is stale.
+
+    The one condition that decides is in the UPDATE, as in `commit`, and the other parts add
+    nothing without its row. The main part asks for that row before it writes, so the job is
+    locked before the row of the statistics, as there. Attempts are nobody else's.
+    """
+    parameters = [_updated(ending), _attempt(ending), counting.minute(ending)]
+    with sql.prepared_cursor() as cursor:
+        cursor.execute(
+            _plain_sql(ending.state == JobState.RETRYING),
+            [sql.encode_one(each) for each in parameters],
+        )
+        return bool(cursor.rowcount)
+
+
+@cache
+def _plain_sql(is_retry: bool) -> str:
+    # Written once: the processor of a worker with little to do has to fetch whatever code it runs.
+    names = ", ".join(name for name, _ in _ATTEMPT)
+    added = ", ".join(f"o.{name}" for name, _ in _ATTEMPT)
+    return (
+        f"WITH ended AS ({_update_sql(sql.one_row(_UPDATED, 'o'))} "  # noqa: S608  # constants only
+        "AND queueadmin_job.unique_key = '' AND queueadmin_job.cancel_requested_at IS NULL "
+        f"{'' if is_retry else 'AND queueadmin_job.requeues = 0 '}"
+        f"RETURNING {_waited_ms()} AS waited_ms), "
+        f"noted AS (INSERT INTO queueadmin_attempt ({names}) "
+        f"SELECT {added} FROM {sql.one_row(_ATTEMPT, 'o')}, ended) "
+        f"{counting.count_plain_sql('ended', has_waited=not is_retry)}"
+    )
+
+
 def _newest_per_job(endings: Sequence[Ending]) -> list[Ending]:
     """Keep one ending per job, that of its latest dispatch; any other is stale.
 
@@ -185,11 +241,12 @@ def _update_sql(given: str) -> str:
         "is_suspect = (queueadmin_job.crashes > 0) "
         f"FROM {given} "
         "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
-        f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE}) "
-        "RETURNING queueadmin_job.id, queueadmin_job.requeues, queueadmin_job.state, "
-        "queueadmin_job.unique_key <> '', "
-        f"{sql.milliseconds('queueadmin_job.started_at', 'queueadmin_job.due_at')}"
+        f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE})"
     )
+
+
+def _waited_ms() -> str:
+    return sql.milliseconds("queueadmin_job.started_at", "queueadmin_job.due_at")
 
 
 def _updated(ending: Ending) -> tuple[object, ...]:

@@ -141,6 +141,12 @@ def row_set(
     return _item(picked, alias, f"LIMIT {len(values)}"), [*shared, encode(rest)]
 
 
+def one_row(columns: Sequence[Column], alias: str) -> str:
+    """Return the FROM item that turns one JSON parameter, an array, into a row, on PostgreSQL."""
+    picked = ", ".join(_picked(index, column) for index, column in enumerate(columns))
+    return f"(SELECT {picked} FROM (SELECT %s::jsonb AS value) AS given) AS {alias}"  # noqa: S608  # names of ours
+
+
 def _picked(index: int, column: Column) -> str:
     name, kind = column
     if connection.vendor == "postgresql":
@@ -162,7 +168,7 @@ def _item(picked: Sequence[str], alias: str, bound: str = "OFFSET 0") -> str:
 def encode(values: Iterable[Sequence[Any]]) -> str:
     """Return rows as the JSON parameter that `rows` reads."""
     if connection.vendor == "postgresql":
-        return orjson.dumps(list(values), default=_base64).decode()
+        return encode_one(list(values))
     # Asked once for all rows: Django finds out each time which thread's connection is meant.
     adapt = connection.ops.adapt_datetimefield_value
 
@@ -173,6 +179,11 @@ def encode(values: Iterable[Sequence[Any]]) -> str:
 
     option = orjson.OPT_PASSTHROUGH_DATETIME
     return orjson.dumps(list(values), default=adapted, option=option).decode()
+
+
+def encode_one(value: Sequence[Any]) -> str:
+    """Return a row as the JSON parameter that `one_row` reads."""
+    return orjson.dumps(value, default=_base64).decode()
 
 
 def _base64(value: object) -> str:

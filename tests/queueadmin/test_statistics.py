@@ -103,7 +103,7 @@ def test_a_commit_that_fails_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("queueadmin.ledger.grouping.group", fail)
     with pytest.raises(RuntimeError):
-        ledger.commit([ending("a")])
+        ledger.commit([ending("a"), ending("unknown")])
 
     assert not MinuteStatistic.objects.exists()
 
