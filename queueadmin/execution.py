@@ -1,13 +1,13 @@
 """What the current thread is running, from the fetch to the recorded outcome."""
 
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from . import tracebacks
 from .states import DeathCause
 
 if TYPE_CHECKING:
@@ -50,15 +50,14 @@ class Execution:
     def trace(self, exception: BaseException) -> str:
         """Return the exception with its stack as text, without sensitive values.
 
-        Made once for the log, the message and the ledger: for each frame Python asks the disk
-        whether the source has changed. Anew when it has been raised again meanwhile, by which it
-        has come to know more frames.
+        Made once for the log, the message and the ledger. Anew when it has been raised again
+        meanwhile, by which it has come to know more frames.
         """
         stack = exception.__traceback__
         known = self._trace
         if known is None or known[0] is not exception or known[1] is not stack:
-            text = "".join(traceback.format_exception(exception))
-            known = self._trace = exception, stack, self.redact(text)
+            text = self.redact(tracebacks.as_text(exception))
+            known = self._trace = exception, stack, text
         return known[2]
 
 

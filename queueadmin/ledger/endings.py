@@ -103,9 +103,9 @@ def commit(endings: Sequence[Ending]) -> Committed:
     Raises:
         django.db.Error: nothing of the batch is recorded.
     """
-    endings = sorted(_newest_per_job(endings), key=lambda ending: ending.job)
     if _is_plain(endings) and _commit_plain(endings[0]):
         return Committed({endings[0].job}, [], [])
+    endings = sorted(_newest_per_job(endings), key=lambda ending: ending.job)
     with transaction.atomic():
         with sql.prepared_cursor() if len(endings) == 1 else connection.cursor() as cursor:
             given, parameters = sql.row_set(_UPDATED, [_updated(each) for each in endings], "o")
