@@ -122,13 +122,14 @@ def _error() -> dict[str, Any]:
 
 def _delay(stand: Stand, fleet: Fleet, queue: str, state: str, number: int) -> float:
     """Return the seconds from the end of a job's actor to the commit of its outcome."""
-    from django.db import connection
+    from queueadmin.ledger import sql
 
     time.sleep(random.uniform(0.03, 0.1))  # noqa: S311  # in step with no poll
     sent = message(queue, number)
     stand.broker.enqueue(sent)
-    # By a short statement of its own: what looks so often must not hold up what it waits for.
-    with connection.cursor() as cursor:
+    # By a short statement that is planned once: what looks so often must not hold up what it
+    # waits for, nor add much to it.
+    with sql.prepared_cursor() as cursor:
 
         def has_come() -> bool:
             cursor.execute("SELECT state FROM queueadmin_job WHERE id = %s", [sent.message_id])
