@@ -4,6 +4,7 @@ Most failures of a worker come from the same few places. For each frame of each 
 asks the disk whether its source has changed and parses a line again to know what to underline.
 """
 
+import sys
 import traceback
 from types import CodeType, TracebackType
 
@@ -34,7 +35,7 @@ def as_text(exception: BaseException) -> str:
     error: BaseException | None = exception
     while error is not None:
         frames = _stack(error.__traceback__)
-        if frames is None or isinstance(error, _WITH_MORE):
+        if frames is None or isinstance(error, _WITH_MORE) or hasattr(sys, "tracebacklimit"):
             return "".join(traceback.format_exception(exception))
         seen.add(id(error))
         parts.append(frames + "".join(traceback.format_exception_only(error)))

@@ -152,6 +152,14 @@ def test_an_exception_that_was_never_raised_has_no_stack() -> None:
     assert tracebacks.as_text(error) == "".join(traceback.format_exception(error))
 
 
+def test_it_is_no_longer_than_the_project_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.tracebacklimit", 1, raising=False)
+    error = raised(lambda: deep(2))
+
+    assert tracebacks.as_text(error).count("  File ") == 1
+    assert tracebacks.as_text(error) == "".join(traceback.format_exception(error))
+
+
 def test_the_same_code_in_two_files_is_told_apart() -> None:
     source = "def f():\n    raise OSError('x')\nf()"
     for name in ("one.py", "two.py"):

@@ -273,15 +273,15 @@ def test_jobs_without_a_key_ask_nothing_more_when_they_end(broker, django_assert
     @dramatiq.actor(queue_name="q", broker=broker)
     def plain(): ...
 
-    def end(message):
+    def end(messages):
         from tests.queueadmin.ledger.test_endings import ending
 
-        ledger.commit([ending(message.message_id)])
+        ledger.commit([ending(message.message_id) for message in messages])
 
-    message = plain.send()
-    # BEGIN, UPDATE, INSERT of attempt and counts, which PostgreSQL takes together, COMMIT.
+    messages = [plain.send(), plain.send()]
+    # BEGIN, UPDATE, INSERT of attempts and counts, which PostgreSQL takes together, COMMIT.
     with django_assert_num_queries(4 if connection.vendor == "postgresql" else 5):
-        end(message)
+        end(messages)
 
 
 # --- Races ------------------------------------------------------------------------------
