@@ -31,8 +31,9 @@ def queues() -> list[QueueOverview]:
     at = now()
     controls = {row.name: row for row in Queue.objects.all()}
     # A dead letter that waits belongs to a dead job, whose queue is among them.
-    names = statistics.queue_names()
-    counts = statistics.counts(names)
+    pairs = statistics.queues_of_jobs()
+    names = statistics.queue_names(pairs)
+    counts = statistics.counts(names, pairs=pairs)
     pending, since = statistics.pending(names), statistics.oldest(names)
     return [
         QueueOverview(

@@ -1,6 +1,6 @@
 """Numbers about queues, read from what the ledger counted, never from all its jobs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,6 +37,8 @@ SHOWN_STATES = (
 )
 _PLACES = (("place", "integer"), ("queue", "text"))
 _NUMBERS = (*COUNTERS, *SUMS, *RUN_BUCKETS, *WAIT_BUCKETS)
+# What a Flow is made of.
+_FLOW = ("completed", "retried", "dead", *RUN_BUCKETS, *WAIT_BUCKETS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +110,23 @@ def percentile(buckets: Sequence[int], share: float) -> timedelta | None:
     return timedelta(milliseconds=BOUNDS_MS[-1])
 
 
-def queue_names() -> list[str]:
+def queue_names(pairs: Iterable[tuple[str, JobState]] | None = None) -> list[str]:
     """Return every queue known from the settings, the actors, or staff, or with something to do.
 
     The last are jobs that nobody consumes perhaps, so they must not be missed.
+
+    Args:
+        pairs: what `queues_of_jobs` has just returned, for callers that need it, too.
     """
     names = set(settings.QUEUES) | set(get_broker().get_declared_queues())
     names |= set(Queue.objects.values_list("name", flat=True)[:_MOST_QUEUES])
-    return sorted(names | _queues_of_jobs())
+    return sorted(
+        names | {queue for queue, _state in (queues_of_jobs() if pairs is None else pairs)}
+    )
 
 
-def _queues_of_jobs() -> set[str]:
-    """Return the queues of jobs in SHOWN_STATES, with one look at the index for each."""
+def queues_of_jobs() -> set[tuple[str, JobState]]:
+    """Return which queues have jobs in which of SHOWN_STATES, with one look at the index each."""
     statement = (
         "WITH RECURSIVE found (state, queue) AS ("  # noqa: S608  # constants only
         "SELECT state, (SELECT MIN(queue) FROM queueadmin_job AS job "
@@ -128,11 +135,12 @@ def _queues_of_jobs() -> set[str]:
         "SELECT found.state, (SELECT MIN(queue) FROM queueadmin_job AS job "
         "WHERE job.state = found.state AND job.queue > found.queue) "
         "FROM found WHERE found.queue IS NOT NULL) "
-        f"SELECT queue FROM found WHERE queue IS NOT NULL LIMIT {_MOST_QUEUES * len(SHOWN_STATES)}"
+        "SELECT queue, state FROM found WHERE queue IS NOT NULL "
+        f"LIMIT {_MOST_QUEUES * len(SHOWN_STATES)}"
     )
     with connection.cursor() as cursor:
         cursor.execute(statement, [sql.encode([state.value] for state in SHOWN_STATES)])
-        return {row[0] for row in cursor.fetchall()}
+        return {(queue, JobState(state)) for queue, state in cursor.fetchall()}
 
 
 def limit_of(state: JobState) -> int:
@@ -140,16 +148,31 @@ def limit_of(state: JobState) -> int:
     return min(DEAD_LIMIT, COUNT_LIMIT) if state == JobState.DEAD else COUNT_LIMIT
 
 
-def counts(queues: Sequence[str], *, most: int = COUNT_LIMIT) -> dict[str, dict[JobState, int]]:
+def counts(
+    queues: Sequence[str],
+    *,
+    most: int = COUNT_LIMIT,
+    pairs: Container[tuple[str, JobState]] | None = None,
+) -> dict[str, dict[JobState, int]]:
     """Return how many jobs of each queue are in each state of SHOWN_STATES.
 
     One query over the index of states and queues that stops counting beyond `limit_of`, or
     beyond `most` where that is less.
+
+    Args:
+        queues: their names.
+        most: see above.
+        pairs: what `queues_of_jobs` has just returned; nothing else is counted.
     """
     found: dict[str, dict[JobState, int]] = {name: {} for name in queues}
     groups = [
         (
-            [(name, state.value) for name in queues for state in states],
+            [
+                (name, state.value)
+                for name in queues
+                for state in states
+                if pairs is None or (name, state) in pairs
+            ],
             min(limit_of(states[0]), most),
         )
         for states in ([JobState.DEAD], [state for state in SHOWN_STATES if state != JobState.DEAD])
@@ -244,7 +267,7 @@ def flows(since: datetime) -> dict[str, Flow]:
     """Return what each queue did since a moment."""
     with connection.cursor() as cursor:
         cursor.execute(
-            f"SELECT queue, {counting.sums(_NUMBERS)} FROM queueadmin_minutestatistic "  # noqa: S608
+            f"SELECT queue, {counting.sums(_FLOW)} FROM queueadmin_minutestatistic "  # noqa: S608
             "WHERE minute >= %s GROUP BY queue",
             [sql.timestamp(since)],
         )
@@ -353,7 +376,7 @@ def roll_up() -> int:
 
 
 def _flow(sums: Sequence[float]) -> Flow:
-    found: Mapping[str, float] = dict(zip(_NUMBERS, sums, strict=True))
+    found: Mapping[str, float] = dict(zip(_FLOW, sums, strict=True))
     return Flow(
         int(found["completed"]),
         int(found["retried"]),

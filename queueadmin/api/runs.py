@@ -156,8 +156,9 @@ class StatisticsView(ApiViewSet):
     )
     def show(self, request: Request) -> Response:
         """Answer with the numbers of everything."""
-        names = statistics.queue_names()
-        counts, flows = statistics.counts(names, most=_MOST), statistics.last_hour()
+        pairs = statistics.queues_of_jobs()
+        names = statistics.queue_names(pairs)
+        counts, flows = statistics.counts(names, most=_MOST, pairs=pairs), statistics.last_hour()
         return Response({
             "queues": [
                 {"name": name, **counted(counts[name], most=_MOST), "last_hour": flow(flows.get(name, Flow()))}

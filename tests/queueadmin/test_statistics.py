@@ -142,6 +142,23 @@ def test_counts_stop_at_a_bound_and_tell_states_apart(
     assert not any(found["c"].values())
 
 
+def test_only_what_has_jobs_is_counted_for_whoever_knows_it() -> None:
+    make_job(queue="a")
+    make_job(queue="a", state=JobState.COMPLETED)
+    make_job(queue="b", state=JobState.DEAD)
+
+    pairs = statistics.queues_of_jobs()
+
+    assert pairs == {("a", JobState.WAITING), ("b", JobState.DEAD)}
+    assert {"a", "b"} <= set(statistics.queue_names(pairs))
+    assert statistics.queue_names(pairs) == statistics.queue_names()
+    assert statistics.counts(["a", "b", "c"], pairs=pairs) == {
+        "a": {JobState.WAITING: 1},
+        "b": {JobState.DEAD: 1},
+        "c": {},
+    }
+
+
 def test_the_longest_waiting_job_is_the_one_due_first() -> None:
     at = now()
     make_job(queue="a", due_at=at - timedelta(minutes=1))
