@@ -132,8 +132,7 @@ def relocate(
         )
     audit.record("migrate broker", "queue", [name], by=by, reason=reason)
     deadline = time.monotonic() + max(patience, 0)
-    # Until every worker knows that it has to claim what it starts.
-    time.sleep(SEEN_SECONDS)
+    time.sleep(SEEN_SECONDS)  # until every worker knows that it has to claim what it starts
     moved = unverified = 0
     while True:
         leases.acquire(RELOCATION, holder, _LEASE)

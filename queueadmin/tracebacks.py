@@ -27,8 +27,8 @@ _frames: dict[_Place, str] = {}
 def as_text(exception: BaseException) -> str:
     """Return what `traceback.format_exception` would, with exceptions that led to this one.
 
-    A frame whose source changes on the disk keeps the line that it was first written with, which is
-    the one that ran.
+    A frame keeps the line that it was first written with, whatever becomes of its file: when a
+    release is written over a running worker, that is most likely the line that runs.
     """
     parts: list[str] = []
     seen: set[int] = set()

@@ -72,7 +72,7 @@ def count(endings: "Sequence[Ending]", waits_ms: Mapping[str, float | None]) -> 
     minutes: dict[tuple[datetime, str, str, int], list[float]] = {}
     deaths: dict[tuple[str, str, int], list[float]] = {}
     for ending in endings:
-        key = _minute(ending)
+        key = _key(ending)
         row = minutes.get(key)
         if row is None:
             row = minutes[key] = [0] * len(_NUMBERS)
@@ -92,7 +92,7 @@ def minute(ending: "Ending") -> tuple[Any, ...]:
     """Return the row of the statistics that one ending adds to, without how long it waited."""
     row: list[float] = [0] * len(_NUMBERS)
     _add(row, ending, None)
-    return (*_minute(ending), *row)
+    return (*_key(ending), *row)
 
 
 def count_plain_sql(ended: str, *, has_waited: bool) -> str:
@@ -213,7 +213,7 @@ def _upsert_sql(
     )
 
 
-def _minute(ending: "Ending") -> tuple[datetime, str, str, int]:
+def _key(ending: "Ending") -> tuple[datetime, str, str, int]:
     actor = UNKNOWN if _is_unknown(ending) else ending.actor
     return (
         ending.finished_at.replace(second=0, microsecond=0),
