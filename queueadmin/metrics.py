@@ -31,8 +31,6 @@ from .states import UNFINISHED, Outcome
 
 logger = logging.getLogger(__name__)
 
-#: Jobs of one state and queue, and dead letters of one, that are counted; where there are more, one more is said.
-MOST_JOBS = 500
 _OUTCOMES = {
     "completed": Outcome.COMPLETED,
     "retried": Outcome.RETRYING,
@@ -166,10 +164,11 @@ def _totals_sql() -> str:
 
 
 def _of_queues() -> Iterable[Family]:
+    most = statistics.POLLED_LIMIT
     jobs = Family(
         "queueadmin_jobs",
         "gauge",
-        f"Jobs that are not finished; more than {MOST_JOBS} of a state are not counted on.",
+        f"Jobs that are not finished; more than {most} of a state are not counted on.",
         ("queue", "state"),
     )
     oldest = Family(
@@ -187,13 +186,13 @@ def _of_queues() -> Iterable[Family]:
     letters = Family(
         "queueadmin_dead_letters_pending",
         "gauge",
-        f"Dead letters that wait for a decision; more than {MOST_JOBS} are not counted on.",
+        f"Dead letters that wait for a decision; more than {most} are not counted on.",
         ("queue",),
     )
     at = now()
     names = statistics.queue_names()
-    counts = statistics.unfinished(names, limit=MOST_JOBS)
-    pending, since = statistics.pending(names, limit=MOST_JOBS), statistics.oldest(names)
+    counts = statistics.unfinished(names, limit=most)
+    pending, since = statistics.pending(names, limit=most), statistics.oldest(names)
     held = {
         row.name
         for row in Queue.objects.all()

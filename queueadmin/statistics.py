@@ -20,6 +20,9 @@ from .states import UNFINISHED, DeadLetterStatus, JobState
 #: up in every queue at once, and have pages of their own.
 COUNT_LIMIT = 10_000
 DEAD_LIMIT = 1_000
+#: Jobs of one state and queue, and dead letters of one status, that the metrics and the API's
+#: statistics count: what machines ask for all the time must cost little whatever the backlog.
+POLLED_LIMIT = 500
 #: Waiting jobs, first come first, among which the longest due is looked for.
 _OLDEST_OF = 50
 _MOST_QUEUES = 1_000
@@ -207,8 +210,8 @@ def _counted(
         return {(queue, value): count for queue, value, count in cursor.fetchall()}
 
 
-def letters() -> dict[str, dict[DeadLetterStatus, int]]:
-    """Return how many dead letters of each queue are in each status, up to DEAD_LIMIT.
+def letters(*, most: int) -> dict[str, dict[DeadLetterStatus, int]]:
+    """Return how many dead letters of each queue are in each status, up to one over `most`.
 
     The queues are those of the index, one look for each; counting stops beyond the limit.
     """
@@ -223,7 +226,7 @@ def letters() -> dict[str, dict[DeadLetterStatus, int]]:
         )
         queues = [row[0] for row in cursor.fetchall()]
     pairs = [(queue, status.value) for queue in queues for status in DeadLetterStatus]
-    groups = [(pairs, DEAD_LIMIT)]
+    groups = [(pairs, most)]
     for (queue, status), count in _counted("queueadmin_deadletter", "status", groups).items():
         found.setdefault(queue, {})[DeadLetterStatus(status)] = count
     return found

@@ -16,9 +16,6 @@ from .queues import QUEUE, FlowSerializer, counted, flow
 
 TAG = "Statistics and recovery"
 _SHOWN_RUNS = 50
-# Jobs of one state and queue, as in the metrics: what is asked often must cost the same whatever
-# the backlog; `queues/` counts further.
-_MOST = 500
 
 
 class QueueStatisticsSerializer(serializers.Serializer[Any]):
@@ -133,8 +130,9 @@ class StatisticsView(ApiViewSet):
         tag=TAG,
         verb="view_queue",
         answer=StatisticsSerializer,
-        description="Counting stops at 500 jobs per queue and state and at 1,000 dead letters per "
-        "queue and status; `more` names those of which there are more. `queues/` counts further.",
+        description=f"Counting stops at {statistics.POLLED_LIMIT} jobs per queue and state and at as "
+        "many dead letters per queue and status; `more` names those of which there are more. "
+        "`queues/` counts further.",
         examples=[
             example(
                 "one queue",
@@ -156,28 +154,29 @@ class StatisticsView(ApiViewSet):
     )
     def show(self, request: Request) -> Response:
         """Answer with the numbers of everything."""
+        most = statistics.POLLED_LIMIT
         pairs = statistics.queues_of_jobs()
         names = statistics.queue_names(pairs)
-        counts, flows = statistics.counts(names, most=_MOST, pairs=pairs), statistics.last_hour()
+        counts, flows = statistics.counts(names, most=most, pairs=pairs), statistics.last_hour()
         return Response({
             "queues": [
-                {"name": name, **counted(counts[name], most=_MOST), "last_hour": flow(flows.get(name, Flow()))}
+                {"name": name, **counted(counts[name], most=most), "last_hour": flow(flows.get(name, Flow()))}
                 for name in names
             ],
             "dead_letters": [
                 {
                     "queue": queue,
                     **{
-                        status.value: min(found.get(status, 0), statistics.DEAD_LIMIT)
+                        status.value: min(found.get(status, 0), most)
                         for status in DeadLetterStatus
                     },
                     "more": [
                         status.value
                         for status in DeadLetterStatus
-                        if found.get(status, 0) > statistics.DEAD_LIMIT
+                        if found.get(status, 0) > most
                     ],
                 }
-                for queue, found in statistics.letters().items()
+                for queue, found in statistics.letters(most=most).items()
             ],
         })  # fmt: skip
 

@@ -202,7 +202,7 @@ class TestWhatItSays:
         assert value(found, "workers") == 0
 
     def test_a_long_queue_is_not_counted_to_its_end(self, client, monkeypatch):
-        monkeypatch.setattr("queueadmin.metrics.MOST_JOBS", 2)
+        monkeypatch.setattr("queueadmin.statistics.POLLED_LIMIT", 2)
         for _ in range(5):
             make_job(queue="mail")
 

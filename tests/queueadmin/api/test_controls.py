@@ -122,6 +122,26 @@ def test_statistics_sum_up_everything(call):
     ]
 
 
+def test_statistics_say_of_what_there_is_more_than_they_count(call, monkeypatch):
+    monkeypatch.setattr("queueadmin.statistics.POLLED_LIMIT", 2)
+    for _ in range(2):
+        make_job()
+        make_dead_letter()
+    for _ in range(3):
+        make_dead_letter(status=DeadLetterStatus.RECOVERED)
+        make_job(state=JobState.RETRYING)
+    found = call("GET", "statistics/").json()
+
+    queue = next(each for each in found["queues"] if each["name"] == QUEUE)
+    assert (queue["waiting"], queue["retrying"], queue["more"]) == (
+        2,
+        2,
+        ["retrying", "dead"],
+    )
+    letters = found["dead_letters"][0]
+    assert (letters["pending"], letters["recovered"], letters["more"]) == (2, 2, ["recovered"])
+
+
 def test_statistics_without_anything(call):
     assert call("GET", "statistics/").json()["dead_letters"] == []
 
