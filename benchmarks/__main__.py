@@ -2,7 +2,10 @@
 
 import argparse
 import importlib
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import chart, results
@@ -35,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer jobs and runs")
     parser.add_argument("--folder", type=Path, help="keep the report there as JSON and SVG, too")
     options = parser.parse_args(arguments)
-    with stand() as servers:
+    with _only_the_report(), stand() as servers:
         machine = results.machine(servers.servers)
         benchmark = importlib.import_module(f".{options.name}", __package__)
         rows = benchmark.measure(servers, quick=options.quick)
@@ -48,6 +51,20 @@ def main(arguments: list[str] | None = None) -> int:
         (options.folder / f"{options.name}.json").write_text(report.as_json() + "\n")
         (options.folder / f"{options.name}.svg").write_text(chart.svg(report))
     return 0
+
+
+@contextmanager
+def _only_the_report() -> Iterator[None]:
+    """Send what anything measured here writes, rivals' programs included, to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,11 @@
 """What the benchmarks make of what they measured."""
 
 import importlib
+import json
+import subprocess
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -48,6 +53,20 @@ def test_memory_and_scale_divide_what_grew_by_what_it_grew_from():
         "in the ledger, us of CPU per job": 0.9,
         "in the ledger, us per job": 0.9,
     }
+
+
+def test_json_is_one_object_whatever_the_programs_measured_write(monkeypatch, capfd):
+    def measure(stand, *, quick):
+        subprocess.run([sys.executable, "-c", "print('1.5 s of a rival')"], check=True)
+        return ROWS
+
+    monkeypatch.setattr("benchmarks.enqueue.measure", measure)
+    monkeypatch.setattr(command, "stand", lambda: nullcontext(SimpleNamespace(servers={})))
+
+    assert command.main(["enqueue", "--format", "json"]) == 0
+    written = capfd.readouterr()
+    assert json.loads(written.out)["name"] == "enqueue"
+    assert "1.5 s of a rival" in written.err
 
 
 def test_the_chart_is_xml_that_names_every_system_unit_and_median():
