@@ -14,8 +14,8 @@ from tests.e2e.site import PASSWORD, Site, chromium, running_site
 def whole_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The running site with its database and its providers' faults."""
     directory: Path = tmp_path_factory.mktemp("site")
-    with running_site(directory) as addresses:
-        yield Site(directory, *addresses)
+    with running_site(directory) as site:
+        yield site
 
 
 @pytest.fixture(scope="session")

@@ -40,10 +40,10 @@ def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as directory,
-        running_site(Path(directory), RELEASE="5.2.1") as (address, inbox),
+        running_site(Path(directory), RELEASE="5.2.1") as site,
         chromium() as browser,
     ):
-        make_busy(Site(Path(directory), address, inbox))
+        make_busy(site)
         for suffix, colours, size in (
             ("", "light", _DESKTOP),
             ("-dark", "dark", _DESKTOP),
@@ -51,19 +51,19 @@ def main() -> None:
         ):
             context = browser.new_context(color_scheme=colours, viewport=size)
             page = context.new_page()
-            _log_in(page, address + "/admin/", "anna")
+            _log_in(page, site.address + "/admin/", "anna")
             for name in STAFF:
-                open_staff_page(page, address, name)
+                open_staff_page(page, site.address, name)
                 _save(page, name + suffix)
-            page.goto(inbox)
+            page.goto(site.inbox)
             _save(page, "inbox" + suffix)
             context.close()
             context = browser.new_context(color_scheme=colours, viewport=size)
             page = context.new_page()
-            _log_in(page, address + "/orders/", "shop")
-            page.goto(address + "/orders/new/", wait_until="networkidle")
+            _log_in(page, site.address + "/orders/", "shop")
+            page.goto(site.address + "/orders/new/", wait_until="networkidle")
             _save(page, "new-order" + suffix)
-            page.goto(address + "/orders/1/")
+            page.goto(site.address + "/orders/1/")
             _save(page, "order" + suffix)
             context.close()
 

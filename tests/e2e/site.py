@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 from playwright.sync_api import Browser, sync_playwright
@@ -30,9 +30,25 @@ _ARGUMENTS = [
 ]
 
 
+#: Run by `manage.py shell`: executes each line of its input, a program as a JSON string, and
+#: answers with what it printed and the stack of its failure.
+_SHELL = """
+import io, json, sys, traceback
+from contextlib import redirect_stdout
+for line in sys.stdin:
+    said, failure = io.StringIO(), None
+    try:
+        with redirect_stdout(said):
+            exec(json.loads(line), {"__name__": "shell"})
+    except BaseException:
+        failure = traceback.format_exc()
+    print(json.dumps([said.getvalue(), failure]), flush=True)
+"""
+
+
 @contextmanager
-def running_site(directory: Path, **settings: str) -> Iterator[tuple[str, str]]:
-    """Run the site with its data in `directory`; give its address and the inbox's."""
+def running_site(directory: Path, **settings: str) -> "Iterator[Site]":
+    """Run the site with its data in `directory`."""
     port = _free_port()
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment |= {"PORT": str(port), "DATA_DIR": str(directory / "data"), **settings}
@@ -47,7 +63,9 @@ def running_site(directory: Path, **settings: str) -> Iterator[tuple[str, str]]:
             seconds=120,
         )
         assert process.poll() is None, output.read_text()
-        yield f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 20}"
+        site = Site(directory, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 20}")
+        with site:
+            yield site
     finally:
         process.terminate()
         process.wait(timeout=60)
@@ -78,22 +96,44 @@ class Site:
 
     def __init__(self, directory: Path, address: str, inbox: str) -> None:
         self.data, self.address, self.inbox = directory / "data", address, inbox
+        self._shell: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._shell is not None:
+            self._shell.communicate(timeout=60)
 
     def shell(self, code: str) -> str:
+        """Run a program in the site's Django, and return what it printed.
+
+        All are run by one process: to start one takes a second of a processor, and tests that
+        wait for something ask for it all the time.
+        """
+        if self._shell is None:
+            self._shell = self._open_shell()
+        asked, answers = self._shell.stdin, self._shell.stdout
+        assert asked is not None
+        assert answers is not None
+        asked.write(json.dumps(code) + "\n")
+        asked.flush()
+        said, failure = json.loads(answers.readline())
+        assert failure is None, failure
+        return str(said)
+
+    def _open_shell(self) -> "subprocess.Popen[str]":
         environment = {**os.environ, "DATA_DIR": str(self.data), "DEBUG": "0", "HTTPS": "0"}
         environment |= {"DJANGO_SETTINGS_MODULE": "config.settings", "LOG_LEVEL": "ERROR"}
         environment.pop("REDIS_URL", None)
-        done = subprocess.run(
-            [sys.executable, "manage.py", "shell", "--no-imports", "-c", code],
+        return subprocess.Popen(
+            [sys.executable, "manage.py", "shell", "--no-imports", "-c", _SHELL],
             cwd=ROOT,
             env=environment,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
-            timeout=60,
-            check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
     def facts(self) -> dict[str, Any]:
         code = (ROOT / "tests/e2e/business_facts.py").read_text()

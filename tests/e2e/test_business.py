@@ -75,8 +75,7 @@ print(links.url(requests.get()))
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("business")
-    with running_site(directory, VENDOR_ANSWER_MINUTES="0.25") as (address, inbox):
-        site = Site(directory, address, inbox)
+    with running_site(directory, VENDOR_ANSWER_MINUTES="0.25") as site:
         site.shell(NO_RATE)
         yield site
 

@@ -58,8 +58,7 @@ for name in ("order-processing", "vendor-fallback", "order-expiry", "email-notif
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    with running_site(tmp_path) as (address, inbox):
-        site = Site(tmp_path, address, inbox)
+    with running_site(tmp_path) as site:
         site.shell(PREPARE)
         yield site
 
