@@ -8,12 +8,18 @@ virtual time of the one served last, so that it can neither save up nor fall beh
 Every queue's virtual time moves on only when it is served, so none starves.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
-from queue import Queue
+from math import inf
+from queue import Empty, Queue
 from typing import Any, NamedTuple
+
+#: Threads and consumers of a worker that stops wait no longer than this for anything: Dramatiq
+#: tells them to end by a flag that they look at in between.
+CLOSED_SECONDS = 0.05
 
 
 class Item(NamedTuple):
@@ -71,17 +77,34 @@ class WorkQueue(Queue[Any]):
 
         There is no bound, so nobody waits for room and has to be told of it. After `close`
         only who does not wait gets any: that is Dramatiq, which gives back what is left when
-        its threads have ended.
+        its threads have ended. Who waits, or comes to wait, is sent on instead: `close` takes
+        the lock, so it is seen before the wait or ends it.
+
+        Raises:
+            Empty: nothing came in `timeout` seconds, or the queue was closed.
         """
         with self.mutex:
             if self._size and not (block and self.is_closed):
                 return self._get()
-        return super().get(block, timeout)
+            if not block:
+                raise Empty
+            ends = inf if timeout is None else time.monotonic() + timeout
+            while not self._size and not self.is_closed:
+                left = ends - time.monotonic()
+                if left <= 0:
+                    raise Empty
+                self.not_empty.wait(None if left == inf else left)
+            if not self.is_closed:
+                return self._get()
+            # Not at once: a thread asks again until it has been told to end.
+            self.not_empty.wait(min(CLOSED_SECONDS, max(ends - time.monotonic(), 0)))
+            raise Empty
 
     def close(self) -> None:
-        """Let no thread take another item."""
+        """Let no thread take another item, nor wait for one."""
         with self.mutex:
             self.is_closed = True
+            self.not_empty.notify_all()
 
     def drain(self, queue: str) -> list[Any]:
         """Take out all items of one queue, in the order of their arrival."""
@@ -105,8 +128,7 @@ class WorkQueue(Queue[Any]):
         self._size = 0
 
     def _qsize(self) -> int:
-        # Asked by those who wait for an item.
-        return 0 if self.is_closed else self._size
+        return self._size
 
     def _put(self, item: Any) -> None:
         message = item.message

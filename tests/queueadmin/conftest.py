@@ -27,8 +27,8 @@ def start_worker(
     """Start workers that are stopped when the test ends."""
     workers: list[dramatiq.Worker] = []
 
-    def start(threads: int = 2) -> dramatiq.Worker:
-        worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=100)
+    def start(threads: int = 2, timeout_ms: int = 100) -> dramatiq.Worker:
+        worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=timeout_ms)
         worker.start()
         workers.append(worker)
         return worker

@@ -239,3 +239,19 @@ def test_a_consumer_that_is_started_over_after_the_signal_fetches_nothing(site, 
 
     assert wait_for_others(other) == sent
     site.end()
+
+
+def test_an_idle_worker_waits_for_nothing_when_it_stops(broker, start_worker, monkeypatch):
+    monkeypatch.setattr("queueadmin.consumer._IDLE_SECONDS", 600.0)
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(): ...
+
+    worker = start_worker(timeout_ms=600_000)
+    work.send()
+    broker.join("q", timeout=10_000)
+    stopper = threading.Thread(target=worker.stop, daemon=True)
+    stopper.start()
+    stopper.join(20)
+
+    assert not stopper.is_alive()

@@ -165,6 +165,49 @@ def test_a_closed_queue_gives_its_threads_nothing_and_all_to_who_drains_it():
         queue.get_nowait()
 
 
+def test_a_close_sends_on_who_waits_for_an_item_and_who_comes_to_wait():
+    queue = _queue({"a": 1})
+    ended: list[str] = []
+
+    def ask(name: str, timeout: float | None) -> None:
+        with pytest.raises(Empty):
+            queue.get(timeout=timeout)
+        ended.append(name)
+
+    threads = [
+        threading.Thread(target=ask, args=("with a limit", 60), daemon=True),
+        threading.Thread(target=ask, args=("without", None), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    while len(queue.not_empty._waiters) < 2:
+        time.sleep(0.01)
+    queue.close()
+    threads.append(threading.Thread(target=ask, args=("later", 60), daemon=True))
+    threads[-1].start()
+    for thread in threads:
+        thread.join(20)
+
+    assert sorted(ended) == ["later", "with a limit", "without"]
+
+
+def test_who_waits_gets_what_comes_and_learns_when_nothing_does():
+    queue = _queue({"a": 1})
+    found: list[int] = []
+    thread = threading.Thread(
+        target=lambda: found.append(queue.get(timeout=60).message.number), daemon=True
+    )
+    thread.start()
+    while not queue.not_empty._waiters:
+        time.sleep(0.01)
+    queue.put_many([_Item(_Message("a", number=7))])
+    thread.join(20)
+
+    assert found == [7]
+    with pytest.raises(Empty):
+        queue.get(timeout=0.01)
+
+
 def test_who_waits_for_all_to_be_done_does_not_wait_for_what_was_drained():
     queue = _queue({"a": 1})
     queue.put_many([_Item(_Message("a"))] * 3)
