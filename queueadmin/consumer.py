@@ -14,7 +14,7 @@ from dramatiq.message import Message
 from . import events, messages, payloads
 from .exceptions import InvalidMessage, Undecryptable
 from .states import Priority
-from .work_queue import Item
+from .work_queue import CLOSED_SECONDS, Item
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ class Delivery(MessageProxy):
         self.carry(message)
         self.parcel_id = parcel_id
         self.dispatch = dispatch
+        #: Since when no worker knew what to do with it, in milliseconds since 1970.
+        self.parked_ms: float | None = None
         #: The heart's era in which it was fetched.
         self.era = era
         #: True when nothing is to be recorded of it: the ledger knows better.
@@ -171,9 +173,11 @@ class LedgerConsumer(Consumer):
             BrokerUnavailable: Dramatiq's consumer thread starts over with a new consumer.
         """
         self.wake.clear()
+        timeout = self._timeout
         # After the event was cleared: who closes the queue sets the event then.
         if self.broker.work_queue.is_closed:
             self._give_back_unstarted()
+            timeout = CLOSED_SECONDS
         self._take_back_strays()
         control = self.broker.controls.of(self.queue_name)
         # Read before: what is fetched while an era begins belongs to the one before.
@@ -189,7 +193,7 @@ class LedgerConsumer(Consumer):
             self._hand_over(fetched, era)
             return None
         began = time.monotonic()
-        self.wake.wait(min(self._timeout, wait_ms / 1000) if wait_ms else self._timeout)
+        self.wake.wait(min(timeout, wait_ms / 1000) if wait_ms else timeout)
         if wait_ms:
             self.broker.meters.limited(self.queue_name, time.monotonic() - began)
         return None
@@ -336,11 +340,17 @@ class LedgerConsumer(Consumer):
             return None
         message.options.pop("eta", None)
         delivery = Delivery(message, parcel_id=parcel_id, dispatch=ours[1], era=era)
+        delivery.parked_ms = message.options.pop(messages.PARKED, None)
         try:
             delivery.carry(payloads.open_message(message))
         except Undecryptable as error:
             self.broker.require_recorder().refuse(delivery, error)
             self._release(parcel_id)
+            return None
+        except Exception as error:
+            # A token that no release of ours has written.
+            self.logger.exception("Could not open message %r.", parcel_id)
+            self._quarantine(parcel_id, data, f"cannot be opened: {error!r:.200}")
             return None
         if not self.broker.knows(message):
             self._settle_unrun(delivery)

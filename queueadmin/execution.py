@@ -31,6 +31,8 @@ class Execution:
     #: Set by whoever decides what follows a failure.
     retry_delay_ms: int | None = None
     cause: DeathCause | None = None
+    #: True until it is certain that it runs; until then it may claim its job.
+    is_starting: bool = False
     #: Interrupted by a shutdown: goes back without counting an attempt.
     returned: bool = False
     #: Not started, or stopped, because somebody cancelled it.

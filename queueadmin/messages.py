@@ -1,6 +1,7 @@
 """What a message must look like, whether it comes from code, people or the broker."""
 
 import math
+from collections.abc import Mapping
 from inspect import signature
 from typing import Any
 
@@ -13,12 +14,15 @@ from .exceptions import InvalidMessage
 from .policies import MAX_DELAY_MS
 from .states import Priority
 
+#: Option of a dispatch: since when its job has been parked, in milliseconds since 1970.
+PARKED = "queueadmin.parked_at"
+
 _STRING_LIMITS = {"queue_name": 100, "actor_name": 200, "message_id": 64}
 
 # Options that the engine or Dramatiq reads, and what they must be. A value of another
 # type would kill a worker thread, or lose the message, deep inside Dramatiq.
 _NUMBERS = {"eta", "retries", "max_retries", "min_backoff", "max_backoff", "max_age"}
-_NUMBERS |= {"time_limit", "delay", "unique_for"}
+_NUMBERS |= {"time_limit", "delay", "unique_for", PARKED}
 # Counters end up in integer columns.
 _MOST = {"retries": 1_000_000, "max_retries": 1_000_000}
 # The year 9999, the last one that a datetime can hold.
@@ -96,6 +100,19 @@ def max_attempts(
     options = actor.options if actor is not None else {}
     if options.get("retry_when") is not None:
         return None
+    return numbered_attempts(message, options, default_max_retries)
+
+
+def numbered_attempts(
+    message: Message[Any], options: Mapping[str, Any], default_max_retries: int | None
+) -> int | None:
+    """Return how often a job may run if no `retry_when` decides it; None means without end.
+
+    Args:
+        message: the job's.
+        options: those of its actor.
+        default_max_retries: what holds where nothing else is said.
+    """
     for source in (message.options, options):
         if "max_retries" in source:
             retries = source["max_retries"]

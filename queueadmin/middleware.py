@@ -225,6 +225,7 @@ class Bookkeeping(Middleware):
             is_sensitive=payloads.is_sensitive(message._message, broker.actors),
             redact=payloads.Redactor(message._message),
             parcel_id=message.parcel_id,
+            is_starting=True,
         )
         execution.enter(run)
         heart = broker.heart
@@ -249,6 +250,7 @@ class Bookkeeping(Middleware):
             raise SkipMessage(f"job {run.job} is cancelled")
         if is_doubtful or message.era != broker.era or (heart is not None and not heart.is_fresh()):
             self._claim(broker, message, run)
+        run.is_starting = False
 
     def _claim(self, broker: Any, message: Any, run: Execution) -> None:
         """Ask the ledger before a start that may not be the only one.
@@ -306,7 +308,9 @@ class Bookkeeping(Middleware):
     ) -> None:
         """State how the run ended."""
         run = execution.current()
-        if run is not None:
+        if run is None:
+            return
+        try:
             message.ending = conclude(broker, message, run, exception)
             if message.ending.attempt:
                 broker.tallies.note(
@@ -315,8 +319,10 @@ class Bookkeeping(Middleware):
                     message.ending.error_message,
                     is_permanent=run.cause is DeathCause.REJECTED,
                 )
+        finally:
+            # Dramatiq logs what is raised here and goes on.
             self._leave(broker, run)
-            _tell(broker, message)
+        _tell(broker, message)
 
     def after_skip_message(self, broker: Any, message: Any) -> None:
         """State that the job was skipped: too old when it failed by that, else on purpose."""
@@ -396,9 +402,7 @@ def conclude(broker: Any, message: Any, run: Execution, exception: BaseException
         follow_ups=run.follow_ups,
     )
     if exception is not None:
-        ending.error_class = type(exception).__qualname__[:200]
-        ending.error_message = storable(run.redact(str(exception)), 5_000)
-        ending.traceback = storable(run.trace(exception))
+        _describe(ending, run, exception)
     if run.returned:
         ending.state, ending.outcome, ending.attempt = JobState.WAITING, Outcome.RETURNED, 0
         ending.due_at = finished_at
@@ -413,4 +417,19 @@ def conclude(broker: Any, message: Any, run: Execution, exception: BaseException
         ending.due_at = finished_at + timedelta(milliseconds=run.retry_delay_ms)
         # Due at once: the recorder pushes it with its commit, no dispatcher needed.
         ending.state = JobState.RETRYING if run.retry_delay_ms else JobState.WAITING
+    elif exception is not None:
+        # Nobody has decided: what should have has failed itself, and said so in the log.
+        ending.state, ending.outcome = JobState.DEAD, Outcome.DEAD
+        ending.cause = DeathCause.ATTEMPTS_EXHAUSTED
     return ending
+
+
+def _describe(ending: Any, run: Execution, exception: BaseException) -> None:
+    """Say what was raised; an exception whose own code fails is recorded like any other."""
+    ending.error_class = type(exception).__qualname__[:200]
+    try:
+        text = str(exception)
+    except Exception as problem:
+        text = f"(its text cannot be read: {type(problem).__qualname__})"
+    ending.error_message = storable(run.redact(text), 5_000)
+    ending.traceback = storable(run.trace(exception))

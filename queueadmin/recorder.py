@@ -16,7 +16,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_OID, uuid5
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection
+from django.db import Error as DatabaseProblem
 from dramatiq.message import Message
 
 from . import clock, ledger, logs, payloads
@@ -47,6 +48,10 @@ _ACTIVE_AFTER_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
 # How long an outcome is left alone whose row somebody else holds locked.
 _ASIDE_SECONDS = 2.0
+# How long one whose values no column takes, until somebody has mended the table.
+_REFUSED_SECONDS = 60.0
+# With so many left alone it is not their rows, and nothing more is fetched.
+_MOST_ASIDE = 100
 _UNSTORABLE = "The error text could not be stored; see the worker's log."
 # How long a message for an actor this release does not know is left alone between looks.
 _PARK = timedelta(seconds=15)
@@ -64,6 +69,8 @@ class _Entry:
     record: ledger.NewJob | None = None
     #: Logs how the run ended.
     tell: Callable[[], None] | None = None
+    #: The ledger will have it in no form.
+    is_refused: bool = False
 
 
 class Recorder:
@@ -84,8 +91,9 @@ class Recorder:
         #: Outcomes whose rows somebody else holds locked.
         self._aside: list[_Entry] = []
         self._aside_at = 0.0
-        self._shown_active: set[int] = set()
-        self._shown_progress: dict[int, tuple[int, int | None, str]] = {}
+        # The runs themselves: the number of one that has ended may be that of the next.
+        self._shown_active: set[Execution] = set()
+        self._shown_progress: dict[Execution, tuple[int, int | None, str]] = {}
         self._next_look = 0.0
         #: How many outcomes have been committed.
         self.recorded = 0
@@ -147,33 +155,19 @@ class Recorder:
 
     def park(self, delivery: Delivery) -> None:
         """Put off a job whose actor this release does not know; bury it after the grace time."""
-        at = clock.now()
-        age_ms = at.timestamp() * 1000 - delivery.message_timestamp
-        ending = _ending(delivery, JobState.SCHEDULED, Outcome.RETURNED)
-        if age_ms > settings.UNKNOWN_ACTOR_GRACE * 1000:
-            ending.state, ending.outcome = JobState.DEAD, Outcome.DEAD
-            ending.cause = DeathCause.UNKNOWN_ACTOR
-            ending.error_class = "ActorNotFound"
-            known = ", ".join(sorted(self.broker.actors)[:20])
-            ending.error_message = (
-                f"No worker knows the actor {delivery.actor_name!r}. Known here: {known}."
-            )
-        else:
-            ending.due_at = at + min(_PARK, timedelta(seconds=settings.UNKNOWN_ACTOR_GRACE))
+        ending = _put_off(delivery, DeathCause.UNKNOWN_ACTOR)
+        known = ", ".join(sorted(self.broker.actors)[:20])
+        ending.error_class = "ActorNotFound"
+        ending.error_message = (
+            f"No worker knows the actor {delivery.actor_name!r}. Known here: {known}."
+        )
         self._inbox.put(_Entry(delivery.queue_name, delivery.parcel_id, ending))
 
     def refuse(self, delivery: Delivery, error: Undecryptable) -> None:
         """Put off a job whose key this process does not have; bury it after the grace time."""
-        at = clock.now()
-        age_ms = at.timestamp() * 1000 - delivery.message_timestamp
-        if age_ms > settings.UNKNOWN_ACTOR_GRACE * 1000:
-            ending = _ending(delivery, JobState.DEAD, Outcome.DEAD)
-            ending.cause = DeathCause.UNDECODABLE
-            ending.error_class = type(error).__qualname__
-            ending.error_message = str(error)
-        else:
-            ending = _ending(delivery, JobState.SCHEDULED, Outcome.RETURNED)
-            ending.due_at = at + _PARK
+        ending = _put_off(delivery, DeathCause.UNDECODABLE)
+        ending.error_class = type(error).__qualname__
+        ending.error_message = str(error)
         logger.error("Job %s not run: %s", delivery.message_id, error)
         self._inbox.put(_Entry(delivery.queue_name, delivery.parcel_id, ending))
 
@@ -252,8 +246,12 @@ class Recorder:
             try:
                 committed = self._commit(entries)
                 break
-            except (OperationalError, InterfaceError) as error:
-                # Away, overloaded or deadlocked: the same batch again, nothing is lost.
+            except (DataError, IntegrityError):
+                self._split(entries, is_last=is_last)
+                return
+            except DatabaseProblem as error:
+                # Away, overloaded, deadlocked, read-only after a failover, or not migrated yet:
+                # the same batch again, nothing is lost.
                 self.is_healthy = False
                 logger.warning("Ledger unavailable (%s); %d outcomes wait.", error, len(entries))
                 connection.close()
@@ -307,9 +305,10 @@ class Recorder:
         return committed
 
     def _ledger_answers(self) -> bool:
+        """Return whether the database may be written to, by a change of no row."""
         try:
             with connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
+                cursor.execute("UPDATE queueadmin_worker SET id = id WHERE id = ''")
         except (DatabaseError, InterfaceError):
             connection.close()
             return False
@@ -324,13 +323,16 @@ class Recorder:
             return
         logger.warning("The outcome of message %r is put aside.", entries[0].parcel_id)
         self._aside.extend(entries)
-        self.is_healthy = True
+        # More than somebody holds locked: outcomes that nobody can record are not to be added to.
+        self.is_healthy = len(self._aside) < _MOST_ASIDE
 
     def _record_aside(self, *, is_last: bool) -> None:
         """Try again what was put aside."""
         if self._aside and (is_last or time.monotonic() >= self._aside_at):
-            self._aside_at = time.monotonic() + _ASIDE_SECONDS
             entries, self._aside = self._aside, []
+            is_hopeless = all(entry.is_refused for entry in entries)
+            pause = _REFUSED_SECONDS if is_hopeless else _ASIDE_SECONDS
+            self._aside_at = time.monotonic() + pause
             self._record(entries, is_last=is_last, patience=1)
 
     def _split(self, entries: list[_Entry], *, is_last: bool) -> None:
@@ -341,10 +343,15 @@ class Recorder:
             self._record(entries[middle:], is_last=is_last)
             return
         (entry,) = entries
-        logger.exception("The ledger refuses the outcome of message %r.", entry.parcel_id)
         ending = entry.ending
-        if ending is None:
+        if entry.is_refused or ending is None:
+            # Let go of, the message would be nobody's, and its job would stand still.
+            if not entry.is_refused:
+                logger.exception("The ledger refuses message %r.", entry.parcel_id)
+            entry.is_refused = True
+            self._put_aside(entries, is_last=is_last)
             return
+        logger.exception("The ledger refuses the outcome of message %r.", entry.parcel_id)
         if ending.error_message != _UNSTORABLE:
             # What may be refused is text of the job's own; its outcome is not.
             ending.traceback, ending.result = "", None
@@ -358,6 +365,9 @@ class Recorder:
             ending.cause = DeathCause.REJECTED
             ending.error_class = "FollowUpsRefused"
             self._record(entries, is_last=is_last)
+        else:
+            entry.is_refused = True
+            self._put_aside(entries, is_last=is_last)
 
     def _settle_unsettled(self) -> None:
         """Let the broker go of what is committed; keep it for later while the broker is away."""
@@ -367,6 +377,10 @@ class Recorder:
                 self.broker.transport.settle(done, parcels)
             except BrokerUnavailable as error:
                 logger.warning("Broker unavailable (%s); settling later.", error)
+                # What was to be pushed may have been, and may have run and gone since: pushed
+                # again it would run twice. It waits in the ledger, and the dispatcher asks where
+                # it is before it gives it another number.
+                self._unsettled[0] = (done, [])
                 time.sleep(_RETRY_SECONDS)  # paces the retries
                 return
             for queue, parcel_ids in done.items():
@@ -392,31 +406,34 @@ class Recorder:
         shown = self._shown_progress
         self._shown_progress = {}
         changed = []
-        for key, run in list(self.running.items()):
+        for run in list(self.running.values()):
             if run.progress is not None:
-                self._shown_progress[key] = run.progress
-                if shown.get(key) != run.progress:
+                self._shown_progress[run] = run.progress
+                if shown.get(run) != run.progress:
                     done, total, text = run.progress
                     changed.append((run.job, run.dispatch, done, total, storable(text, 200)))
         if changed:
             ledger.show_progress(changed)
 
     def _show_active(self) -> None:
-        """Show what has been running for a moment as active."""
+        """Show what has been running for a moment as active.
+
+        Not what may still have to claim its job: that needs to find it waiting, or its message
+        would be thrown away as one that does not count, and nobody would run it.
+        """
         before = time.perf_counter() - _ACTIVE_AFTER_SECONDS
+        running = set(self.running.values())
+        self._shown_active &= running
         long = {
-            key: run
-            for key, run in list(self.running.items())
-            if run.started < before and key not in self._shown_active
+            run
+            for run in running - self._shown_active
+            if run.started < before and not run.is_starting
         }
-        self._shown_active &= self.running.keys()
         if not long:
             return
         worker = self.broker.transport.worker_id.rsplit(":", 1)[0]
-        ledger.mark_active(
-            [(run.job, run.dispatch, run.started_at, worker) for run in long.values()]
-        )
-        self._shown_active |= long.keys()
+        ledger.mark_active([(run.job, run.dispatch, run.started_at, worker) for run in long])
+        self._shown_active |= long
 
 
 def _tell(entries: list[_Entry]) -> None:
@@ -444,6 +461,24 @@ def _ending(delivery: Delivery, state: JobState, outcome: Outcome) -> ledger.End
         queue=delivery.queue_name,
         actor=delivery.actor_name,
     )
+
+
+def _put_off(delivery: Delivery, cause: DeathCause) -> ledger.Ending:
+    """Return the ending that lets other workers look, or the last one after the grace time.
+
+    The time counts from the first worker that did not know what to do: what was scheduled for
+    next week is not older for it, and a job that is requeued gets it anew.
+    """
+    at = clock.now()
+    grace = timedelta(seconds=settings.UNKNOWN_ACTOR_GRACE)
+    since_ms = at.timestamp() * 1000 if delivery.parked_ms is None else delivery.parked_ms
+    if at.timestamp() * 1000 - since_ms >= grace.total_seconds() * 1000:
+        ending = _ending(delivery, JobState.DEAD, Outcome.DEAD)
+        ending.cause = cause
+    else:
+        ending = _ending(delivery, JobState.SCHEDULED, Outcome.RETURNED)
+        ending.due_at = at + min(_PARK, grace)
+    return ending
 
 
 def interrupted(delivery: Delivery) -> ledger.Ending:

@@ -2,6 +2,7 @@
 
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from dramatiq.broker import Broker, MessageProxy
@@ -14,7 +15,7 @@ from dramatiq.middleware.shutdown import Shutdown
 from . import execution
 from .conf import settings
 from .exceptions import Cancelled, PermanentError, RetryAfter
-from .messages import max_attempts
+from .messages import max_attempts, numbered_attempts
 from .policies import MAX_DELAY_MS
 from .states import DeathCause
 
@@ -72,14 +73,30 @@ class PolicyRetries(Retries):
             message.fail()
             self._tell_exhausted(broker, message, actor, retries)
             return
-        run.retry_delay_ms = self._delay_ms(message, actor, run.attempt, exception)
+        try:
+            run.retry_delay_ms = self._delay_ms(message, actor, run.attempt, exception)
+        except Exception:
+            # Delays of another type than they must have, which nothing checks on an actor.
+            self.logger.exception(
+                "The delay of %s cannot be told; the default is taken.", message.actor_name
+            )
+            run.retry_delay_ms = self._default_delay_ms(run.attempt, {})
 
     def _is_exhausted(
         self, message: MessageProxy, actor: Any, retries: int, exception: BaseException
     ) -> bool:
         retry_when = actor.options.get("retry_when", self.retry_when) if actor else None
         if retry_when is not None:
-            return not retry_when(retries, exception)
+            try:
+                return not retry_when(retries, exception)
+            except Exception:
+                # The project's code, which may not have thought of this failure.
+                self.logger.exception(
+                    "`retry_when` of %s failed; its number of attempts decides instead.",
+                    message.actor_name,
+                )
+                most = numbered_attempts(message._message, actor.options, self.max_retries)
+                return most is not None and retries + 1 >= most
         most = max_attempts(message._message, actor, self.max_retries)
         return most is not None and retries + 1 >= most
 
@@ -94,7 +111,10 @@ class PolicyRetries(Retries):
         policy = settings.policy(message.queue_name)
         if policy is not None and not {"min_backoff", "max_backoff"} & set(options):
             return policy.backoff.delay_ms(attempt)
-        # As plain Dramatiq does it, with its jitter.
+        return self._default_delay_ms(attempt, options)
+
+    def _default_delay_ms(self, attempt: int, options: Mapping[str, Any]) -> int:
+        """Return the delay as plain Dramatiq has it, with its jitter."""
         least = options.get("min_backoff") or self.min_backoff
         most = min(options.get("max_backoff") or self.max_backoff, DEFAULT_MAX_BACKOFF)
         _, delay = compute_backoff(attempt - 1, factor=int(least), max_backoff=int(most))
@@ -121,4 +141,5 @@ def _brief(run: execution.Execution, exception: BaseException) -> str:
 
 
 def _bounded(delay_ms: float) -> int:
-    return max(0, min(int(delay_ms), MAX_DELAY_MS))
+    """Return whole milliseconds; what is no number is as long as any wait may be."""
+    return int(max(0, min(MAX_DELAY_MS, delay_ms)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
@@ -249,7 +249,7 @@ def oldest(queues: Sequence[str]) -> dict[str, datetime]:
             [sql.encode(enumerate(queues))],
         )
         rows = cursor.fetchall()
-    return {queues[place]: _moment(due) for place, due in rows if due is not None}
+    return {queues[place]: sql.moment(due) for place, due in rows if due is not None}
 
 
 def pending(queues: Sequence[str], *, limit: int = COUNT_LIMIT) -> dict[str, int]:
@@ -387,10 +387,3 @@ def _flow(sums: Sequence[float]) -> Flow:
         [int(found[name]) for name in RUN_BUCKETS],
         [int(found[name]) for name in WAIT_BUCKETS],
     )
-
-
-def _moment(value: object) -> datetime:
-    """Return a time of a raw query; SQLite answers with text."""
-    if isinstance(value, datetime):
-        return value
-    return datetime.fromisoformat(str(value)).replace(tzinfo=UTC)

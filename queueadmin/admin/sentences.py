@@ -31,6 +31,7 @@ def about_job(job: Job, upcoming: list[datetime]) -> str:
         "next": job.attempts + 1,
         "max": job.max_attempts if job.max_attempts is not None else "∞",
         "due": relative(job.due_at),
+        "parked": exact(job.parked_at) if job.parked_at else "",
         "asked": relative(job.cancel_requested_at) if job.cancel_requested_at else "",
         "error": _error(job.error_class, job.error_message),
         "worker": job.worker or _("a worker"),
@@ -49,6 +50,11 @@ def about_job(job: Job, upcoming: list[datetime]) -> str:
             % facts
         )
     match job.state:
+        case JobState.SCHEDULED if job.parked_at is not None:
+            return (
+                _("No worker can run it since %(parked)s: %(error)s. The next look is due %(due)s.")
+                % facts
+            )
         case JobState.SCHEDULED:
             return _("Scheduled: it runs on %(queue)s %(due)s.") % facts
         case JobState.WAITING:

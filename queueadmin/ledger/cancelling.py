@@ -108,12 +108,16 @@ def reschedule(
     found = dict(rows.values_list("id", "state"))
     timed = [job for job, state in found.items() if state in TIMED]
     waiting = [job for job, state in found.items() if state == JobState.WAITING]
-    Job.objects.among(timed, *TIMED).update(due_at=to)
+    Job.objects.among(timed, *TIMED).update(due_at=to, parked_at=None)
     taken: set[str] = set()
     if waiting:
         taken = withdraw(parcels_of(Job.objects.filter(id__in=waiting)))
         Job.objects.among(taken, JobState.WAITING).update(
-            state=JobState.SCHEDULED, due_at=to, dispatch=F("dispatch") + 1, in_broker=False
+            state=JobState.SCHEDULED,
+            due_at=to,
+            parked_at=None,
+            dispatch=F("dispatch") + 1,
+            in_broker=False,
         )
     return [*timed, *(job for job in waiting if job in taken)]
 

@@ -7,8 +7,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.db import connection, transaction
+from dramatiq.message import Message
 
 from .. import clock
+from ..messages import PARKED
 from ..models import Job
 from ..states import RUNNABLE, TIMED, JobState
 from . import sql
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
 _TIMED = ", ".join(f"'{state.value}'" for state in TIMED)
 _RUNNABLE = ", ".join(f"'{state.value}'" for state in RUNNABLE)
 # What a parcel is made of.
-_COLUMNS = ("id", "queue", "priority", "dispatch", "attempts", "requeues", "is_suspect", "message")
+_COLUMNS = (
+    *("id", "queue", "priority", "dispatch", "attempts", "requeues", "is_suspect", "parked_at"),
+    "message",
+)
 
 
 class Parcel(NamedTuple):
@@ -51,30 +56,42 @@ def _parcels(rows: Iterable[Sequence[Any]]) -> list[Parcel]:
             dispatch,
             queue,
             priority,
-            _wire(bytes(message), attempts, requeues),
+            _wire(bytes(message), attempts, requeues, parked_at),
             bool(is_suspect),
         )
-        for job, queue, priority, dispatch, attempts, requeues, is_suspect, message in rows
+        for job, queue, priority, dispatch, attempts, requeues, is_suspect, parked_at, message in rows
     ]
 
 
-def _wire(message: bytes, attempts: int, requeues: int) -> bytes:
+def _wire(message: bytes, attempts: int, requeues: int, parked_at: Any) -> bytes:
     """Return the message as it is pushed.
 
     Dramatiq's own `retries` option says how often it ran. A requeued job is as old as its
-    new round, or `max_age` would bury it again at once.
+    new round, or `max_age` would bury it again at once. One that was parked says since when.
     """
-    if not attempts and not requeues:
+    if not attempts and not requeues and parked_at is None:
         return message
+    options: dict[str, Any] = {"retries": attempts}
+    if parked_at is not None:
+        options[PARKED] = int(sql.moment(parked_at).timestamp() * 1000)
     try:
         decoded = json.loads(message)
-        decoded["options"]["retries"] = attempts
-    except (ValueError, TypeError, KeyError, RecursionError):
-        # Bytes of another encoder go as they came; the ledger counts the attempts anyhow.
-        return message
+        decoded["options"].update(options)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return _wire_of_another_encoder(message, options, requeues)
     if requeues:
         decoded["message_timestamp"] = clock.now_ms()
     return json.dumps(decoded, separators=(",", ":")).encode()
+
+
+def _wire_of_another_encoder(message: bytes, options: dict[str, Any], requeues: int) -> bytes:
+    try:
+        decoded: Message[Any] = Message.decode(message)
+        at = {"message_timestamp": clock.now_ms()} if requeues else {}
+        return decoded.copy(**at, options=options).encode()
+    except Exception:
+        # Boundary: whatever bytes stand in the ledger. The consumer says what is wrong with them.
+        return message
 
 
 def promote_due(now: datetime, limit: int) -> list[Parcel]:

@@ -238,7 +238,10 @@ def _update_sql(given: str) -> str:
         f"finished_at = CASE WHEN {cancelled} THEN o.ended_at ELSE o.finished_at END, worker = o.worker, error_class = o.error_class, "
         "error_message = o.error_message, result = COALESCE(o.result, queueadmin_job.result), "
         "max_attempts = COALESCE(o.max_attempts, queueadmin_job.max_attempts), in_broker = false, "
-        "is_suspect = (queueadmin_job.crashes > 0) "
+        "is_suspect = (queueadmin_job.crashes > 0), "
+        # Only what is parked becomes scheduled by an ending; the first time counts.
+        "parked_at = CASE WHEN o.state = 'scheduled' "
+        "THEN COALESCE(queueadmin_job.parked_at, o.ended_at) END "
         f"FROM {given} "
         "WHERE queueadmin_job.id = o.id AND queueadmin_job.dispatch = o.dispatch "
         f"AND {sql.unindexed('queueadmin_job.state')} IN ({_RUNNABLE})"

@@ -54,6 +54,7 @@ def requeue(job_ids: Iterable[str]) -> Requeued:
         cancel_requested_at=None,
         started_at=None,
         finished_at=None,
+        parked_at=None,
         in_broker=False,
     )
     return Requeued(set(locked), held)

@@ -120,6 +120,8 @@ class Job(models.Model):
     erased_at = models.DateTimeField(_("erased"), null=True, blank=True)
     #: Known to have reached the broker; False costs one look by the dispatcher.
     in_broker = models.BooleanField(_("in broker"), default=False)
+    #: Since when it waits for a worker that knows its actor, or has its key.
+    parked_at = models.DateTimeField(_("parked"), null=True, blank=True)
     #: Since when it shall not start any more, or stop; kept when it was too late.
     cancel_requested_at = models.DateTimeField(_("cancel requested"), null=True, blank=True)
 

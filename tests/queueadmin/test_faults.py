@@ -9,11 +9,11 @@ import pytest
 import redis
 from django.db import OperationalError
 
-from queueadmin import dispatcher, ledger
+from queueadmin import clock, dispatcher, ledger, recorder
 from queueadmin.brokers.base import BrokerUnavailable
 from queueadmin.exceptions import InvalidMessage
 from queueadmin.models import Attempt, DeadLetter, Job
-from queueadmin.states import DeathCause, JobState
+from queueadmin.states import DeathCause, JobState, Outcome
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
@@ -59,6 +59,94 @@ def in_dead_hands(broker, make_broker):
         return fetched
 
     return fetch
+
+
+# --- Replies ----------------------------------------------------------------------------
+@pytest.mark.every_provider
+def test_what_ran_elsewhere_after_a_cut_reply_is_not_pushed_again(
+    broker, make_broker, start_worker, monkeypatch
+):
+    failed = []
+
+    @dramatiq.actor(queue_name="q", broker=broker, max_retries=1)
+    def fail_once():
+        if not failed:
+            failed.append(1)
+            raise dramatiq.Retry("at once", delay=0)
+
+    other = make_broker()
+    other.transport.heartbeat()
+    fetch, settle = broker.transport.fetch, broker.transport.settle
+    lock, seen = threading.Lock(), []
+    cut = threading.Event()
+
+    def only_before(queue, count):
+        with lock:
+            return [] if seen else fetch(queue, count)
+
+    def cut_once(done, parcels):
+        with lock:
+            if seen:
+                cut.set()
+                settle(done, parcels)
+                return
+            settle(done, parcels)
+            seen.extend(other.transport.fetch("q", 10))
+        raise BrokerUnavailable("the reply was cut")
+
+    monkeypatch.setattr(broker.transport, "fetch", only_before)
+    monkeypatch.setattr(broker.transport, "settle", cut_once)
+    message = fail_once.send()
+    start_worker(threads=1)
+    wait_until(lambda: seen)
+    # Another process runs the retry, and lets go of it.
+    at = clock.now()
+    ending = ledger.Ending(
+        job=message.message_id,
+        dispatch=2,
+        state=JobState.COMPLETED,
+        outcome=Outcome.COMPLETED,
+        attempt=2,
+        started_at=at,
+        finished_at=at,
+        queue="q",
+        actor="fail_once",
+    )
+    assert ledger.commit([ending]).accepted == {message.message_id}
+    other.transport.settle({"q": [seen[0][0]]}, [])
+    wait_until(cut.is_set)
+    wait_until(lambda: broker.transport.in_hand("q") == set())
+
+    assert broker.transport.size("q") == 0
+
+
+@pytest.mark.every_provider
+def test_a_job_that_has_to_claim_its_start_is_not_shown_as_active_before(
+    broker, start_worker, monkeypatch, work, in_dead_hands
+):
+    monkeypatch.setattr(recorder, "_ACTIVE_AFTER_SECONDS", 0.05)
+    claim, mark_active = ledger.claim, ledger.mark_active
+    marked, claimed = threading.Event(), []
+
+    def mark(runs):
+        mark_active(runs)
+        marked.set()
+
+    def late(*args, **kwargs):
+        marked.wait(2)  # several looks of the recorder
+        claimed.append(claim(*args, **kwargs))
+        return claimed[-1]
+
+    monkeypatch.setattr(ledger, "mark_active", mark)
+    monkeypatch.setattr(ledger, "claim", late)
+    work.send(1)
+    assert len(in_dead_hands(10)) == 1
+    start_worker()
+
+    wait_until(lambda: claimed)
+    wait_until(lambda: completed() == 1)
+    assert claimed == [0]
+    assert work.ran == [1]
 
 
 # --- Messages -------------------------------------------------------------------------

@@ -46,10 +46,7 @@ def test_connections_ended_in_mid_batch_cost_no_outcome_and_no_second_run(broker
     worker = start_worker()
     for _ in range(10):
         with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+            _end_other_connections(cursor)
         done = completed()
         wait_until(lambda done=done: completed() > done or completed() == 2000)
 
@@ -91,6 +88,50 @@ def test_a_row_locked_by_somebody_holds_up_its_own_outcome_only(broker, start_wo
         with connection.cursor() as cursor:
             cursor.execute(f'ALTER DATABASE "{name}" RESET lock_timeout')
     assert Attempt.objects.count() == 20
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has no failover")
+def test_a_database_that_is_read_only_for_a_while_costs_no_outcome_and_no_fetch(
+    broker, start_worker
+):
+    gate, ran = threading.Event(), []
+
+    @dramatiq.actor(queue_name="q", broker=broker, store_results=True)
+    def work(number):
+        ran.append(number)
+        gate.wait(20)
+        return {"number": number}
+
+    name = connection.settings_dict["NAME"]
+    first = work.send(1)
+    start_worker(threads=1)
+    wait_until(lambda: ran == [1])
+    with connection.cursor() as cursor:
+        try:
+            # Sessions that begin from here on are as those of a standby.
+            cursor.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+            _end_other_connections(cursor)
+            gate.set()
+            wait_until(lambda: not broker.recorder.is_healthy)
+            second = work.send(2)
+            time.sleep(3)  # longer than it waits before it looks for rows that are locked
+            assert not broker.recorder.is_healthy
+            assert ran == [1]
+        finally:
+            cursor.execute(f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+            _end_other_connections(cursor)
+
+    wait_until(lambda: completed() == 2)
+    assert ran == [1, 2]
+    assert Job.objects.get(pk=first.message_id).result == '{"number":1}'
+    assert Attempt.objects.filter(job_id=second.message_id).count() == 1
+
+
+def _end_other_connections(cursor):
+    cursor.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
 
 
 def test_a_slow_database_makes_commits_larger_and_costs_no_outcome_and_no_second_run(

@@ -220,7 +220,6 @@ def test_a_key_missing_for_long_makes_a_dead_letter_that_runs_once_it_is_back(
 ):
     settings.QUEUEADMIN = {**settings.QUEUEADMIN, "UNKNOWN_ACTOR_GRACE": 0}
     text_to.send(12, PHONE)
-    time.sleep(0.01)
     use_keys(NEW)
     start_worker()
 
@@ -416,3 +415,21 @@ def test_dramatiqs_own_lines_say_which_message_and_not_what_is_in_it(broker, sta
     lines = [record.getMessage() for record in caplog.records if "message" in record.getMessage()]
     assert any(message.message_id in line for line in lines)
     assert not any("anna" in line for line in lines)
+
+
+def test_a_token_that_nobody_can_have_written_is_a_dead_letter_and_the_others_run(
+    broker, text_to, use_keys, start_worker, seen
+):
+    use_keys(OLD)
+    message = text_to.send(12, PHONE)
+    text_to.send(13, PHONE)
+    written = bytes(Job.objects.get(pk=message.message_id).message)
+    strange = written.replace(b".gAAAA", ".éAAAA".encode())
+    assert strange != written
+    queue = f"test:{message.queue_name}.msgs"
+    broker.transport._client.hset(queue, f"{message.message_id}:1", strange)
+    start_worker()
+
+    wait_until(lambda: seen == [(13, PHONE)])
+    wait_until(DeadLetter.objects.exists)
+    assert DeadLetter.objects.get().died_by == DeathCause.UNDECODABLE

@@ -3,10 +3,11 @@
 import json
 import threading
 import time
+from datetime import timedelta
 
 import dramatiq
 import pytest
-from dramatiq.middleware import TimeLimitExceeded
+from dramatiq.middleware import CurrentMessage, TimeLimitExceeded
 from dramatiq.results import ResultFailure
 
 from queueadmin import dispatcher, ledger, recorder
@@ -62,6 +63,82 @@ def test_a_failing_job_is_retried_and_buried_in_one_dead_letter(broker, start_wo
     assert letter.status == DeadLetterStatus.PENDING
     assert "fail" in letter.traceback
     wait_until(lambda: broker.transport.size("q") == 0)
+
+
+class _Unreadable(Exception):
+    def __str__(self):
+        return self.response.text
+
+
+def test_an_error_that_cannot_say_what_it_is_counts_like_any_other(broker, start_worker):
+    ran = []
+
+    @dramatiq.actor(queue_name="q", broker=broker, max_retries=1, min_backoff=1, max_backoff=1)
+    def fail():
+        ran.append(1)
+        raise _Unreadable
+
+    fail.send()
+    worker = start_worker()
+
+    wait_until(DeadLetter.objects.exists)
+    letter = DeadLetter.objects.get()
+    assert (letter.died_by, letter.attempts) == (DeathCause.ATTEMPTS_EXHAUSTED, 2)
+    assert letter.error_class == "_Unreadable"
+    assert "AttributeError" in letter.error_message
+    assert len(ran) == 2
+    wait_until(lambda: not broker.recorder.running)
+    assert all(thread.is_alive() for thread in worker.workers)
+
+
+def test_a_retry_when_that_fails_leaves_it_to_the_number_of_attempts(broker, start_worker):
+    @dramatiq.actor(
+        queue_name="q",
+        broker=broker,
+        max_retries=1,
+        min_backoff=1,
+        max_backoff=1,
+        retry_when=lambda retries, exception: exception.response.status_code >= 500,
+    )
+    def fail():
+        raise ConnectionError("without a response")
+
+    fail.send()
+    start_worker()
+
+    wait_until(DeadLetter.objects.exists)
+    letter = DeadLetter.objects.get()
+    assert (letter.died_by, letter.attempts) == (DeathCause.ATTEMPTS_EXHAUSTED, 2)
+    assert list(Attempt.objects.order_by("number").values_list("outcome", flat=True)) == [
+        Outcome.RETRYING,
+        Outcome.DEAD,
+    ]
+
+
+def test_a_delay_that_cannot_be_told_is_the_default(broker, start_worker):
+    @dramatiq.actor(queue_name="q", broker=broker, min_backoff="15s")
+    def fail():
+        raise ValueError("as always")
+
+    fail.send()
+    start_worker()
+
+    wait_until(Attempt.objects.exists)
+    assert Attempt.objects.get().outcome == Outcome.RETRYING
+    assert Job.objects.get().state == JobState.RETRYING
+
+
+@pytest.mark.parametrize("delay", [float("inf"), float("nan"), -5, 1e300])
+def test_a_delay_of_any_number_is_a_delay(broker, start_worker, delay):
+    @dramatiq.actor(queue_name="q", broker=broker, max_retries=1)
+    def fail():
+        raise dramatiq.Retry("later", delay=delay)
+
+    fail.send()
+    start_worker()
+
+    wait_until(Attempt.objects.exists)
+    assert Attempt.objects.order_by("number")[0].outcome == Outcome.RETRYING
 
 
 def test_a_permanent_error_is_not_retried(broker, start_worker):
@@ -184,7 +261,58 @@ def test_an_unknown_actor_is_parked_for_a_rolling_deploy(broker, start_worker):
 
     wait_until(Job.objects.filter(state=JobState.SCHEDULED).exists)
     assert not DeadLetter.objects.exists()
-    assert Job.objects.get().attempts == 0
+    job = Job.objects.get()
+    assert job.attempts == 0
+    assert job.parked_at is not None
+    assert "'from_the_future'" in job.error_message
+
+
+def test_a_job_made_long_ago_is_parked_like_a_new_one(broker, start_worker):
+    # As one that was scheduled for today has been.
+    _send_unknown(broker, message_timestamp=1_500_000_000_000)
+    start_worker()
+
+    wait_until(Job.objects.filter(state=JobState.SCHEDULED).exists)
+    assert not DeadLetter.objects.exists()
+
+
+@pytest.mark.parametrize("requeues", [0, 1])
+def test_a_parked_job_remembers_since_when_and_is_a_dead_letter_in_the_end(
+    broker, start_worker, monkeypatch, requeues
+):
+    monkeypatch.setattr(recorder, "_PARK", timedelta(milliseconds=100))
+    _send_unknown(broker)
+    start_worker()
+    wait_until(Job.objects.filter(parked_at__isnull=False).exists)
+    first = Job.objects.get()
+    wait_until(Job.objects.filter(dispatch__gt=first.dispatch + 1).exists)
+    assert Job.objects.get().parked_at == first.parked_at
+    assert not DeadLetter.objects.exists()
+
+    long_ago = first.parked_at - timedelta(hours=1)
+    Job.objects.update(parked_at=long_ago, requeues=requeues)
+
+    wait_until(DeadLetter.objects.exists)
+    letter = DeadLetter.objects.get()
+    assert letter.died_by == DeathCause.UNKNOWN_ACTOR
+    assert Job.objects.get().parked_at is None
+
+
+def test_a_parked_job_whose_actor_comes_runs_without_knowing_it(broker, start_worker, monkeypatch):
+    monkeypatch.setattr(recorder, "_PARK", timedelta(milliseconds=100))
+    _send_unknown(broker)
+    start_worker()
+    wait_until(Job.objects.filter(parked_at__isnull=False).exists)
+    options = []
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def from_the_future():
+        options.append(CurrentMessage.get_current_message().options)
+
+    wait_until(Job.objects.filter(state=JobState.COMPLETED).exists)
+    job = Job.objects.get()
+    assert (job.parked_at, job.attempts, job.error_class) == (None, 1, "")
+    assert not [name for name in options[0] if "parked" in name]
 
 
 def test_an_unknown_actor_is_a_dead_letter_after_the_grace_time(broker, start_worker, settings):
@@ -198,14 +326,13 @@ def test_an_unknown_actor_is_a_dead_letter_after_the_grace_time(broker, start_wo
     assert "'from_the_future'" in letter.error_message
 
 
-def _send_unknown(broker):
+def _send_unknown(broker, **fields):
     broker.declare_queue("q")
     broker.enqueue(
         dramatiq.Message(
-            queue_name="q", actor_name="from_the_future", args=(), kwargs={}, options={}
+            queue_name="q", actor_name="from_the_future", args=(), kwargs={}, options={}, **fields
         )
     )
-    time.sleep(0.01)
 
 
 def test_a_message_of_plain_dramatiq_is_adopted_and_runs_once(broker, queue_server, start_worker):
@@ -424,6 +551,41 @@ def test_one_outcome_that_the_ledger_refuses_does_not_stop_the_others(
     wait_until(lambda: Attempt.objects.count() == 6)
     assert Job.objects.filter(state=JobState.COMPLETED).count() == 5
     assert "worker's log" in DeadLetter.objects.get().error_message
+
+
+def test_what_the_ledger_refuses_in_every_form_stays_here_and_holds_up_nobody(
+    broker, start_worker, monkeypatch
+):
+    from django.db import DataError
+
+    from queueadmin import ledger
+
+    monkeypatch.setattr(recorder, "_ASIDE_SECONDS", 0.1)
+    monkeypatch.setattr(recorder, "_REFUSED_SECONDS", 0.1)
+    is_mended = threading.Event()
+
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def work(number): ...
+
+    victim = work.send(0).message_id
+    commit = ledger.commit
+
+    def refusing(endings):
+        if not is_mended.is_set() and any(ending.job == victim for ending in endings):
+            raise DataError("no column takes it")
+        return commit(endings)
+
+    monkeypatch.setattr(ledger, "commit", refusing)
+    for number in range(1, 6):
+        work.send(number)
+    start_worker()
+
+    wait_until(lambda: Job.objects.filter(state=JobState.COMPLETED).count() == 5)
+    wait_until(lambda: broker.recorder.is_healthy)
+    assert broker.hand("q").held == {f"{victim}:1"}
+    is_mended.set()
+    wait_until(lambda: Job.objects.filter(state=JobState.COMPLETED).count() == 6)
+    wait_until(lambda: broker.transport.size("q") == 0)
 
 
 def test_recovery_sends_again_what_a_flushed_server_forgot(broker, queue_server, start_worker):
