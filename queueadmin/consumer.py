@@ -13,7 +13,7 @@ from dramatiq.message import Message
 
 from . import events, messages, payloads
 from .exceptions import InvalidMessage, Undecryptable
-from .states import Priority
+from .states import PARKED, Priority
 from .work_queue import CLOSED_SECONDS, Item
 
 logger = logging.getLogger(__name__)
@@ -340,7 +340,7 @@ class LedgerConsumer(Consumer):
             return None
         message.options.pop("eta", None)
         delivery = Delivery(message, parcel_id=parcel_id, dispatch=ours[1], era=era)
-        delivery.parked_ms = message.options.pop(messages.PARKED, None)
+        delivery.parked_ms = message.options.pop(PARKED, None)
         try:
             delivery.carry(payloads.open_message(message))
         except Undecryptable as error:

@@ -12,10 +12,7 @@ from dramatiq.message import Message
 from .conf import settings
 from .exceptions import InvalidMessage
 from .policies import MAX_DELAY_MS
-from .states import Priority
-
-#: Option of a dispatch: since when its job has been parked, in milliseconds since 1970.
-PARKED = "queueadmin.parked_at"
+from .states import PARKED, Priority
 
 _STRING_LIMITS = {"queue_name": 100, "actor_name": 200, "message_id": 64}
 

@@ -120,6 +120,8 @@ class Priority:
     BY_NAME: ClassVar = {"high": HIGH, "normal": NORMAL, "low": LOW}
 
 
+#: Option of a message: since when no worker could run its job, in milliseconds since 1970.
+PARKED = "queueadmin.parked_at"
 #: States a worker may take a job out of by recording an outcome.
 RUNNABLE = (JobState.WAITING, JobState.ACTIVE)
 #: States in which a job is due at a known time.

@@ -10,9 +10,8 @@ from django.db import connection, transaction
 from dramatiq.message import Message
 
 from .. import clock
-from ..messages import PARKED
 from ..models import Job
-from ..states import RUNNABLE, TIMED, JobState
+from ..states import PARKED, RUNNABLE, TIMED, JobState
 from . import sql
 
 if TYPE_CHECKING:

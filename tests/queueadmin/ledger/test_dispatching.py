@@ -9,8 +9,8 @@ from django.db import transaction
 
 from queueadmin import ledger
 from queueadmin.clock import now
-from queueadmin.messages import PARKED
 from queueadmin.models import Job
+from queueadmin.states import PARKED
 from tests.queueadmin.rows import make_dead_letter, make_job
 
 pytestmark = pytest.mark.django_db
