@@ -40,8 +40,10 @@ def recover(*, by: "User | None" = None, dry_run: bool = False) -> RecoveryRun |
         dry_run: only count what would be done.
 
     Raises:
+        NotPermitted: `by` lacks the permission `run_recovery`.
         RecoveryOvertaken: a step outlasted the lease, and another run goes on with the rest.
     """
+    audit.require(by, "run_recovery")
     holder = str(uuid4())
     if not leases.acquire("recovery", holder, _LEASE):
         return None

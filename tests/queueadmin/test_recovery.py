@@ -8,9 +8,11 @@ import pytest
 
 from queueadmin import dispatcher, leases, ledger, recovery
 from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.exceptions import NotPermitted
 from queueadmin.models import Job, Lease, RecoveryRun
 from queueadmin.states import JobState
 from queueadmin.testing import run_jobs
+from tests.queueadmin.rows import make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -148,3 +150,12 @@ def test_what_was_found_before_a_failure_is_kept(broker, work, monkeypatch):
     # How long it took until it failed, too.
     assert run.durations_ms.keys() == {"overdue", "dead workers' jobs"}
     assert recovery.recover() is not None
+
+
+@pytest.mark.parametrize("is_dry", [True, False])
+def test_a_run_in_a_persons_name_needs_that_persons_permission(broker, is_dry):
+    with pytest.raises(NotPermitted, match=r"queueadmin\.run_recovery"):
+        recovery.recover(by=make_user("eve", "view_recoveryrun"), dry_run=is_dry)
+    assert not RecoveryRun.objects.exists()
+
+    assert recovery.recover(by=make_user("mira", "run_recovery"), dry_run=is_dry) is not None
