@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from . import alerts, audit, idempotency, ledger, statistics
+from . import alerts, audit, idempotency, ledger, scheduling, statistics
 from .clock import now
 from .conf import settings
 from .exceptions import InvalidTransition
@@ -34,14 +34,17 @@ _KEEP = {
 
 
 def apply_retention() -> dict[str, int]:
-    """Delete finished jobs past their time; return how many per state.
+    """Delete finished jobs past their time, and what else is old; return how many per state.
 
     The time is that of the queue's policy, else KEEP_COMPLETED_HOURS for completed jobs and
-    KEEP_CLOSED_HOURS for cancelled ones and for jobs whose dead letter was closed.
+    KEEP_CLOSED_HOURS for cancelled ones and for jobs whose dead letter was closed. Counted
+    besides: rows of statistics that were added up or deleted. Also deleted, and not counted:
+    unique keys and idempotency keys past their time, closed alerts and records of schedules.
     """
     ledger.prune()
     idempotency.prune()
     alerts.prune()
+    scheduling.prune()
     removed = {state.value: _past_their_time(state) for state in _KEEP}
     return {**removed, "statistics": statistics.roll_up()}
 

@@ -5,10 +5,11 @@ from datetime import timedelta
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.utils import timezone
+from django_apscheduler.models import DjangoJob, DjangoJobExecution
 
 from queueadmin import retention
 from queueadmin.exceptions import NotPermitted
-from queueadmin.models import Attempt, AuditEntry, DeadLetter, Job
+from queueadmin.models import Attempt, AuditEntry, DeadLetter, Job, ScheduleOccasion
 from queueadmin.policies import Policy
 from queueadmin.states import DeadLetterStatus, JobState
 from tests.queueadmin.rows import make_dead_letter, make_job, make_user
@@ -49,6 +50,21 @@ def test_jobs_go_after_the_time_of_their_state():
     assert (removed["completed"], removed["cancelled"], removed["dead"]) == (2, 1, 1)
     assert kept() == young
     assert Attempt.objects.count() == DeadLetter.objects.count() == 1
+
+
+def test_records_of_schedules_go_after_a_week_but_the_last_of_each():
+    at = timezone.now()
+    stored = DjangoJob.objects.create(id="hourly", job_state=b"")
+    for due_at in (at - timedelta(days=9), at - timedelta(days=8), at - timedelta(days=6)):
+        ScheduleOccasion.objects.create(schedule="hourly", due_at=due_at, job_id="x")
+        DjangoJobExecution.objects.create(job=stored, run_time=due_at, status="Executed")
+    ScheduleOccasion.objects.create(schedule="yearly", due_at=at - timedelta(days=99), job_id="x")
+
+    retention.apply_retention()
+
+    kept_ones = ScheduleOccasion.objects.order_by("schedule").values_list("schedule", "due_at")
+    assert [name for name, _due in kept_ones] == ["hourly", "yearly"]
+    assert kept_ones[0][1] == DjangoJobExecution.objects.get().run_time == at - timedelta(days=6)
 
 
 @pytest.mark.parametrize("status", [DeadLetterStatus.PENDING, DeadLetterStatus.REQUEUED])
