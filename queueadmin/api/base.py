@@ -232,14 +232,25 @@ class ApiViewSet(GenericViewSet[Any]):
 
 def _checked(serializer: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
     known = serializer(data=data)
-    unknown = sorted(set(data) - set(known.fields))
-    if unknown:
-        names = ", ".join(known.fields) or "none"
-        raise ValidationError(
-            {name: [f"There is no such field; known: {names}."] for name in unknown}
-        )
+    if unknown := _unknown(known, data):
+        raise ValidationError(unknown)
     known.is_valid(raise_exception=True)
     found: dict[str, Any] = known.validated_data
+    return found
+
+
+def _unknown(known: serializers.Serializer[Any], data: Any) -> dict[str, Any]:
+    """Return an error for each field that is not known, also inside of objects."""
+    names = ", ".join(known.fields) or "none"
+    found: dict[str, Any] = {
+        name: [f"There is no such field; known: {names}."]
+        for name in sorted(set(data) - set(known.fields))
+    }
+    for name, field in known.fields.items():
+        if not (isinstance(field, serializers.Serializer) and isinstance(data.get(name), dict)):
+            continue
+        if errors := _unknown(field, data[name]):
+            found[name] = errors
     return found
 
 

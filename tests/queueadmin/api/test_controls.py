@@ -81,6 +81,18 @@ def test_limits_are_replaced_and_given_back(call):
     assert limits["concurrency_from"] == limits["rate_from"] == "settings"
 
 
+@pytest.mark.parametrize("wrong", ["burst", "window_s"])
+def test_limits_with_a_field_that_nobody_knows_inside_of_the_rate_are_refused(call, wrong):
+    rate = {"limit": 5, "window_ms": 1000, wrong: 60}
+    answer = call("PUT", f"queues/{QUEUE}/limits/", {"concurrency": None, "rate": rate})
+
+    assert answer.status_code == 400
+    assert answer.json()["errors"] == [
+        {"field": f"rate.{wrong}", "detail": "There is no such field; known: limit, window_ms."}
+    ]
+    assert not Queue.objects.exists()
+
+
 @pytest.mark.parametrize("verb", ["pause", "resume", "clean"])
 def test_a_queue_that_nobody_knows_is_not_found_and_not_made(call, verb):
     body = {"state": "completed", "older_than_s": 0} if verb == "clean" else {}
@@ -184,6 +196,16 @@ def test_an_operation_with_nothing_to_do_is_refused(call):
     body = {"name": "nothing", "filter": {"queue": QUEUE}}
 
     assert call("POST", "operations/", body).status_code == 400
+
+
+def test_an_operation_with_a_field_that_nobody_knows_inside_of_its_change_is_refused(call):
+    make_dead_letter()
+    change = {"argument": "phone", "before": "1", "after": "2", "was": "1"}
+    body = {"name": "wrong numbers", "filter": {"queue": QUEUE}, "change": change}
+    answer = call("POST", "operations/", body)
+
+    assert answer.status_code == 400
+    assert [error["field"] for error in answer.json()["errors"]] == ["change.was"]
 
 
 def test_a_group_is_taken_annotated_snoozed_resolved_and_reopened(call):
