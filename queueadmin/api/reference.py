@@ -47,10 +47,18 @@ def _fields(call: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
     content = call.get("requestBody", {}).get("content", {}).get("application/json")
     if content is None:
         return
-    component = _resolved(content["schema"], found)
+    yield from _rows(_resolved(content["schema"], found), found)
+
+
+def _rows(component: dict[str, Any], found: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Describe the fields of an object, and with dots those of objects in it."""
     for name, schema in component.get("properties", {}).items():
-        label = f"{name} (required)" if name in component.get("required", ()) else name
-        yield _row(label, "body", _type(schema), schema.get("description", ""))
+        label = f"{prefix}{name}"
+        required = " (required)" if name in component.get("required", ()) else ""
+        yield _row(label + required, "body", _type(schema), schema.get("description", ""))
+        for part in (schema, *schema.get("allOf", ()), *schema.get("oneOf", ())):
+            if "$ref" in part:
+                yield from _rows(_resolved(part, found), found, f"{label}.")
 
 
 def _row(name: str, place: str, kind: str, words: str) -> str:
@@ -69,6 +77,8 @@ def _resolved(schema: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 def _type(schema: dict[str, Any]) -> str:
     if "oneOf" in schema:
         return " or ".join(_type(each) for each in schema["oneOf"])
+    if "allOf" in schema:  # one reference, with a description beside it
+        return " and ".join(_type(each) for each in schema["allOf"])
     if "$ref" in schema:
         return str(schema["$ref"].rsplit("/", 1)[1].removesuffix("Request"))
     if "enum" in schema:

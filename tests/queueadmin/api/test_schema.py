@@ -121,3 +121,13 @@ def test_the_page_of_the_document_needs_a_log_in_and_nothing_from_elsewhere(clie
 
 def test_the_reference_in_the_docs_is_that_of_the_code():
     assert (ROOT_FOLDER / "docs" / "api.md").read_text() == api_reference.text()
+
+
+def test_the_reference_describes_objects_inside_of_bodies():
+    text = api_reference.text()
+
+    assert "| `change` | body | Replacement |" in text
+    assert "| `change.argument` (required) | body | string, at most 200 |" in text
+    assert "| `rate` (required) | body | Rate or null |" in text
+    assert "| `rate.window_ms` (required) | body | integer, 1 to 86,400,000 |" in text
+    assert "| body | any |" not in text
