@@ -28,7 +28,7 @@ from ..states import ItemState, OperationStatus
 from .acting import read_ids
 from .acts import Act, RecordAdmin
 from .failure_group_admin import ReasonForm
-from .lists import BoundedPaginator, TabFilter
+from .lists import COUNT_LIMIT, BoundedPaginator, TabFilter, bounded_count
 from .operation_forms import OperationForm, ReplaceForm
 from .sentences import about_operation, promise_of_operation
 
@@ -247,6 +247,7 @@ class RequeueOperationAdmin(RecordAdmin):
             "skipped": [
                 (_skip(reason), len(keys), keys[:LINKED]) for reason, keys in found.skipped.items()
             ],
+            "left": _left_for_later(group, len(ids)),
             "is_confirming": is_confirming,
             "promise": promise_of_operation(form.cleaned_data, found.eligible)
             if is_confirming
@@ -333,6 +334,16 @@ class RequeueOperationAdmin(RecordAdmin):
 def _skip(reason: str) -> str:
     """Return a reason in the reader's language, or as it was stored."""
     return str(Skip(reason).label) if reason in Skip.values else display.plain(reason)
+
+
+def _left_for_later(group: FailureGroup | None, taken: int) -> str:
+    """Return how many pending dead letters of a group one operation cannot take, if any."""
+    if group is None or taken < settings.BULK_LIMIT:
+        return ""
+    left = bounded_count(failuregroups.pending(group), more=taken) - taken
+    if left > COUNT_LIMIT:
+        return f"{COUNT_LIMIT:,}+"
+    return f"{left:,}" if left > 0 else ""
 
 
 def _left(operation: RequeueOperation, numbers: operations.Progress) -> timedelta | None:

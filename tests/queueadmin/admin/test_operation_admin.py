@@ -75,6 +75,26 @@ def test_a_group_is_requeued_from_its_page(anna: Client, lead: Client) -> None:
     assert f'name="group" value="{group.pk}"' in html
 
 
+def test_a_group_beyond_the_limit_says_how_many_are_left(
+    anna: Client, lead: Client, settings: Any
+) -> None:
+    settings.QUEUEADMIN = {**settings.QUEUEADMIN, "BULK_LIMIT": 2}
+    group = make_group()
+    letters = [make_dead_letter(fingerprint=group.fingerprint) for _number in range(5)]
+    ids = ",".join(str(letter.pk) for letter in letters[:2])
+    left = "3 left for another operation"
+
+    first = lead.get(f"{NEW}?group={group.pk}").content.decode()
+    chosen = {"ids": ids, "group": group.pk, "stage": "preview"}
+    second = lead.post(NEW, {**FORM, **chosen}).content.decode()
+    assert "2 jobs can be requeued" in first
+    assert left in first
+    assert left in second
+
+    settings.QUEUEADMIN = {**settings.QUEUEADMIN, "BULK_LIMIT": 5}
+    assert "left for another" not in lead.get(f"{NEW}?group={group.pk}").content.decode()
+
+
 def test_what_is_wrong_in_the_form_is_said_beside_it(anna: Client) -> None:
     letter = make_dead_letter()
 
