@@ -34,8 +34,11 @@ def check_app_order(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.compatibility)
 def check_runbooks(**kwargs: Any) -> list[CheckMessage]:
-    """E003: an actor declares a runbook or its safety with a value of the wrong type."""
-    return [Error(problem, id="queueadmin.E003") for problem in runbooks.problems()]
+    """E004: an actor declares a runbook or its safety with a value of the wrong type.
+
+    E003 is in `task_backend`: an option of tasks that no actor has.
+    """
+    return [Error(problem, id="queueadmin.E004") for problem in runbooks.problems()]
 
 
 @register(Tags.security, deploy=True)

@@ -1,6 +1,7 @@
 import re
 import subprocess
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,14 @@ def test_links_between_documents_lead_somewhere():
                 broken += [] if found.exists() else [f"{document.name}: {target}"]
 
     assert broken == []
+
+
+def test_no_two_checks_share_an_id():
+    ids = Counter(
+        found
+        for path in (ROOT / "queueadmin").rglob("*.py")
+        for found in re.findall(r"""id="(queueadmin\.[A-Z]\d+)""", path.read_text())
+    )
+
+    assert ids
+    assert [found for found, count in ids.items() if count > 1] == []
