@@ -124,6 +124,20 @@ def test_links_between_documents_lead_somewhere():
     assert broken == []
 
 
+def test_the_rooms_in_the_docs_are_those_of_the_import_contract():
+    guide = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = re.findall(r"^\| [\w ]+ \| (`.*?) \|", guide.split("## The way")[0], re.MULTILINE)
+    (contract,) = (
+        each
+        for each in PROJECT["tool"]["importlinter"]["contracts"]
+        if each.get("containers") == ["queueadmin"]
+    )
+    modules = {name for layer in contract["layers"] for name in re.findall(r"\w+", layer)}
+    there = {path.stem for path in (ROOT / "queueadmin").iterdir()}
+
+    assert set(re.findall(r"`(\w+)`", " ".join(rooms))) == modules & there
+
+
 def test_no_two_checks_share_an_id():
     ids = Counter(
         found
