@@ -2,11 +2,13 @@ import re
 import subprocess
 import tomllib
 from collections import Counter
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
 
 from queueadmin.conf import DEFAULTS
+from queueadmin.policies import Breaker, Policy, exponential
 from queueadmin.states import TRANSITIONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,6 +138,22 @@ def test_the_rooms_in_the_docs_are_those_of_the_import_contract():
     there = {path.stem for path in (ROOT / "queueadmin").iterdir()}
 
     assert set(re.findall(r"`(\w+)`", " ".join(rooms))) == modules & there
+
+
+@pytest.mark.parametrize("kind", [Policy, Breaker])
+def test_the_guide_names_every_field_of_a_policy_with_its_default(kind):
+    guide = (ROOT / "docs" / "policies.md").read_text()
+    section = guide.split(f"\n## {kind.__name__}\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| `(.+?)` \|", section, re.MULTILINE))
+
+    assert rows == {each.name: _default_of(each) for each in fields(kind)}
+
+
+def _default_of(field):
+    if field.default is MISSING:
+        assert field.default_factory() == exponential(5)
+        return "exponential(5)"
+    return str(field.default) if field.name != "weight" else f"Weight.{field.default.name}"
 
 
 def test_no_two_checks_share_an_id():
