@@ -18,6 +18,8 @@ from .states import AlertKind
 # More than this is no measuring error; schedules and leases of hosts drift apart.
 _SKEW = timedelta(seconds=1)
 _START_SCHEDULER = "Start one: manage.py runscheduler."
+#: Our own actors that nothing but a schedule runs, and how often they should run.
+_RECURRING = {"queueadmin.recover": "every 5 minutes", "queueadmin.apply_retention": "every hour"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,14 @@ def _schedules() -> Finding:
         scheduling.require_valid(settings.SCHEDULES)
     except ConfigurationError as error:
         return Finding("schedules", str(error), "Correct QUEUEADMIN['SCHEDULES'].")
+    missing = _RECURRING.keys() - {schedule.actor for schedule in settings.SCHEDULES.values()}
+    if missing:
+        wanted = [f"{actor} {often}" for actor, often in _RECURRING.items() if actor in missing]
+        return Finding(
+            "schedules",
+            f"none runs {' or '.join(actor for actor in _RECURRING if actor in missing)}",
+            f"Add to QUEUEADMIN['SCHEDULES']: {', '.join(wanted)}.",
+        )
     return Finding("schedules", f"{len(settings.SCHEDULES)} are valid")
 
 

@@ -335,6 +335,30 @@ def test_doctor_finds_that_no_scheduler_runs(broker: RedisBroker) -> None:
     assert running["is_good"]
 
 
+def test_doctor_finds_that_no_schedule_recovers_or_removes(
+    broker: RedisBroker, settings: Any
+) -> None:
+    def found(*names: str) -> dict[str, Any]:
+        schedules = {name: declared[name] for name in names}
+        settings.QUEUEADMIN = {**settings.QUEUEADMIN, "SCHEDULES": schedules}
+        out = io.StringIO()
+        with pytest.raises(SystemExit):
+            call_command("queueadmin", "doctor", "--format", "json", stdout=out)
+        (row,) = [row for row in json.loads(out.getvalue()) if row["check"] == "schedules"]
+        return row
+
+    declared = settings.QUEUEADMIN["SCHEDULES"]
+    for name in ("recovery", "retention"):
+        dramatiq.actor(actor_name=declared[name].actor, broker=broker)(print)
+    neither, one, both = found(), found("recovery"), found("recovery", "retention")
+
+    assert neither["found"] == "none runs queueadmin.recover or queueadmin.apply_retention"
+    assert "queueadmin.recover every 5 minutes" in neither["advice"]
+    assert one["found"] == "none runs queueadmin.apply_retention"
+    assert "recover" not in one["advice"]
+    assert both["is_good"]
+
+
 def test_doctor_says_what_to_do_and_exits_with_4(broker: RedisBroker) -> None:
     out = io.StringIO()
 
