@@ -9,8 +9,10 @@ UV ?= uv
 PORT ?= 8000
 export PORT
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Python stays silent about what it compiled, and shows output as it comes.
+# Python shows output as it comes, and keeps what it has compiled: the tests start hundreds of
+# processes, each of which would compile the whole site.
 export PYTHONUNBUFFERED := 1
+unexport PYTHONDONTWRITEBYTECODE
 
 # A version manager may leave names on the PATH that do not run: each is tried.
 SUITABLE := -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))'
