@@ -18,6 +18,20 @@ logger = logging.getLogger(__name__)
 _DEFAULT_MS = 600_000
 # How late an interrupt may come.
 _INTERVAL_SECONDS = 0.25
+# Threads that were interrupted since they last asked.
+_struck: set[int] = set()
+
+
+def was_struck() -> bool:
+    """Return whether this thread was interrupted since it last asked, wherever that went.
+
+    What the run ended with does not tell it: an actor may catch the interrupt and go on.
+    """
+    # Asked after every job, and nearly always of an empty set.
+    if not _struck or (thread_id := threading.get_ident()) not in _struck:
+        return False
+    _struck.discard(thread_id)
+    return True
 
 
 class PolicyTimeLimit(Middleware):
@@ -72,13 +86,21 @@ class PolicyTimeLimit(Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Disarm the limit of this thread's job, and note that its actor has returned."""
-        thread_id = threading.get_ident()
-        with self._lock:
-            if self._deadlines.pop(thread_id, None) is None:
-                # Fired: if it was not delivered yet, it must not be any more.
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), None)
+        self._disarm()
         if (run := execution.current()) is not None:
             run.finishing = True
+
+    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Disarm it also when the actor itself has skipped its message."""
+        self._disarm()
+
+    def _disarm(self) -> None:
+        thread_id = threading.get_ident()
+        with self._lock:
+            is_armed = self._deadlines.pop(thread_id, None) is not None
+        if not is_armed and thread_id in _struck:
+            # Fired: if it was not delivered yet, it must not be any more.
+            _withdraw(thread_id)
 
     def limit_ms(self, broker: Broker, message: MessageProxy) -> float:
         """Return the limit in milliseconds: by message, actor, queue policy, then default."""
@@ -93,9 +115,8 @@ class PolicyTimeLimit(Middleware):
     def _interrupt(self, thread_id: int, error: type[BaseException]) -> None:
         """Raise an error in an armed thread, once; the lock is held."""
         del self._deadlines[thread_id]
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(
-            ctypes.c_ulong(thread_id), ctypes.py_object(error)
-        )
+        _struck.add(thread_id)
+        _raise_in(thread_id, error)
 
     def _run(self, broker: Any) -> None:
         while True:
@@ -109,3 +130,25 @@ class PolicyTimeLimit(Middleware):
                     self.logger.info("Stopping cancelled job %s.", self._runs[thread_id][0])
                     self._interrupt(thread_id, Cancelled)
             time.sleep(_INTERVAL_SECONDS)  # paces the watch
+
+
+class _Withdrawn(BaseException):
+    """Strikes in the place of an interrupt that comes too late."""
+
+
+def _withdraw(thread_id: int) -> None:
+    """Take an interrupt back that has not struck this thread yet.
+
+    Another one takes its place, and strikes here. Were it replaced by none at all, Python 3.11
+    would look for it for ever, and a traced function (by a debugger or profiler) never return.
+    """
+    try:
+        _raise_in(thread_id, _Withdrawn)
+        for _ in range(100):
+            pass  # each round is a place where it may strike
+    except _Withdrawn:
+        pass
+
+
+def _raise_in(thread_id: int, error: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(error))
