@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -177,11 +178,10 @@ class Supervisor:
         for run in overdue:
             seconds = time.monotonic() - run.started
             try:
-                record_overrun(broker, run, seconds=seconds, worker=worker)
+                _report(partial(record_overrun, broker, run, seconds=seconds, worker=worker))
             except DatabaseProblem as error:
                 # It stays in the dead process's hands, is rescued and tried again.
                 logger.error("Could not record that job %s ran too long: %s", run.job, error)
-                connection.close()
 
     def _beat_for(self, pid: int, worker_id: str) -> None:
         """Send the heartbeat of a process whose Python code does not get a turn.
@@ -225,11 +225,10 @@ class Supervisor:
             return
         worker = f"{socket.gethostname()}:{pid}"
         try:
-            crashes.record(broker, slot.scoreboard.running(), worker=worker)
+            _report(partial(crashes.record, broker, slot.scoreboard.running(), worker=worker))
         except DatabaseProblem as error:
             # They are rescued from the dead process's hands, uncounted.
             logger.warning("Could not count the crash of worker %d: %s", pid, error)
-            connection.close()
 
     def _report_dead(self, slot: _Slot) -> None:
         """Let the dispatcher rescue the process's jobs now, not after the heartbeat time-out.
@@ -242,14 +241,15 @@ class Supervisor:
         if not worker_id or not isinstance(broker, LedgerBroker):
             return
         try:
-            broker.transport.declare_dead(worker_id)
             # Or nobody leads until its lease has run out.
-            leases.release("dispatcher", worker_id)
-        except BrokerUnavailable as error:
-            logger.warning("Could not report worker %s as dead: %s", worker_id, error)
+            _report(partial(leases.release, "dispatcher", worker_id))
         except DatabaseProblem as error:
             logger.warning("Could not take the lease of worker %s: %s", worker_id, error)
-            connection.close()
+        try:
+            # To RabbitMQ's transport, too, this is a row.
+            _report(partial(broker.transport.declare_dead, worker_id))
+        except BrokerUnavailable as error:
+            logger.warning("Could not report worker %s as dead: %s", worker_id, error)
 
     def _end_all(self) -> None:
         """Tell all processes to stop, wait, and kill what does not."""
@@ -270,6 +270,29 @@ class Supervisor:
         for slot in self._slots:
             slot.process = slot.ending_since = None
             slot.start_at = 0.0
+
+
+def _report(report: Callable[[], object]) -> None:
+    """Tell the ledger something on a new connection, and once more on another if that one breaks.
+
+    Hours may pass between two reports, in which a restart, a failover or an idle time-out ends
+    any connection without a word; so none is kept. Told again, what was committed and whose
+    answer was lost changes nothing in the ledger: a report counts for one dispatch, or one
+    holder, only. Whom `on_retry_exhausted` names may hear of it twice.
+
+    Raises:
+        DatabaseProblem: the second try failed as well.
+    """
+    # One that something else has opened is not believed either.
+    connection.close()
+    try:
+        report()
+    except DatabaseProblem as error:
+        logger.info("A report is made again, on another connection: %s", error)
+        connection.close()
+        report()
+    finally:
+        connection.close()
 
 
 def _state(pid: int) -> str:

@@ -1,9 +1,12 @@
 """A job that kills its process each time stops after three, and takes nobody with it."""
 
+import os
 import re
+import signal
 
 import dramatiq
 import pytest
+from django.db import connection
 
 from queueadmin.models import DeadLetter, Job
 from queueadmin.states import DeathCause, JobState
@@ -90,3 +93,19 @@ def test_what_a_job_enqueues_and_returns_apart_is_committed_by_its_worker(
     ran_in = journal.read_text().split("start 7 ")[1].split()[0]
     assert first.worker.endswith(f":{ran_in}")
     assert first.attempt_set.get().outcome == "completed"
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="PostgreSQL ends connections")
+def test_a_crash_is_counted_by_a_supervisor_whose_connection_was_ended(
+    master, broker, work, journal
+):
+    work.send(1, 30)
+    for crashes in (1, 2):
+        wait_until(lambda crashes=crashes: journal.read_text().count("start 1 ") == crashes)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        os.kill(int(journal.read_text().split()[-1]), signal.SIGKILL)
+        wait_until(Job.objects.filter(crashes=crashes).exists)
