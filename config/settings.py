@@ -103,6 +103,18 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 else:
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
     DATABASES["default"]["CONN_MAX_AGE"] = env.int("CONN_MAX_AGE", default=60)
+    DATABASES["default"]["OPTIONS"] = {
+        # Left to Linux, a server whose host or line is gone is noticed after 15 minutes by who
+        # sends to it, after two hours by who awaits its answer. Here after 5 and 15 seconds;
+        # milliseconds are what the last one is in.
+        "connect_timeout": 5,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,
+        # What the query of DATABASE_URL says.
+        **DATABASES["default"].get("OPTIONS", {}),
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Queues --------------------------------------------------------------------------

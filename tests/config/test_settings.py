@@ -1,5 +1,6 @@
 """Settings that cannot work are refused with what would be right."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -49,16 +50,35 @@ def test_rabbitmq_needs_no_server_to_check_the_settings(tmp_path):
     assert found.returncode == 0, found.stderr
 
 
-def test_the_sandbox_is_looked_for_beside_the_site_that_ran_last(tmp_path):
-    (tmp_path / "port").write_text("8100\n")
-    shown = subprocess.run(
-        [sys.executable, "-c", "from config import settings; print(settings.SANDBOX_URL)"],
+def shown(tmp_path, expression, **environment):
+    """Return what an expression of the settings is in an environment."""
+    found = subprocess.run(
+        [sys.executable, "-c", f"from config import settings; print(settings.{expression})"],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "DEBUG": "1", "DATA_DIR": str(tmp_path)},
+        env={"PATH": os.environ["PATH"], "DEBUG": "1", "DATA_DIR": str(tmp_path), **environment},
         capture_output=True,
         text=True,
         timeout=50,
         check=True,
     )
+    return found.stdout.strip()
 
-    assert shown.stdout.strip() == "http://127.0.0.1:8120"
+
+def test_a_lost_postgresql_is_noticed_unless_its_address_says_otherwise(tmp_path):
+    address = "postgres://user@db.example/name?keepalives_idle=60&sslmode=require"
+    found = shown(tmp_path, "DATABASES['default']['OPTIONS']", DATABASE_URL=address)
+
+    assert ast.literal_eval(found) == {
+        "connect_timeout": 5,
+        "keepalives_idle": 60,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,
+        "sslmode": "require",
+    }
+
+
+def test_the_sandbox_is_looked_for_beside_the_site_that_ran_last(tmp_path):
+    (tmp_path / "port").write_text("8100\n")
+
+    assert shown(tmp_path, "SANDBOX_URL") == "http://127.0.0.1:8120"

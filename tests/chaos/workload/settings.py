@@ -3,20 +3,11 @@
 import os
 
 from config.settings import *  # noqa: F403
-from config.settings import DATABASES, DRAMATIQ_BROKER, INSTALLED_APPS
+from config.settings import DRAMATIQ_BROKER, INSTALLED_APPS
 from queueadmin.policies import Policy, Weight, explicit
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.chaos.workload"]
 DRAMATIQ_BROKER["OPTIONS"]["namespace"] = "chaos"
-if DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3":
-    # A database behind a silent line must not hold a worker for ever.
-    DATABASES["default"]["OPTIONS"] = {
-        "connect_timeout": 3,
-        "keepalives_idle": 5,
-        "keepalives_interval": 2,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 10_000,
-    }
 _SHORT = explicit([0.5, 1, 2, 4])
 QUEUEADMIN = {
     "QUEUES": {
