@@ -273,22 +273,21 @@ class Supervisor:
 
 
 def _report(report: Callable[[], object]) -> None:
-    """Tell the ledger something on a new connection, and once more on another if that one breaks.
+    """Tell the ledger something, and once more on a new connection if this one breaks.
 
     Hours may pass between two reports, in which a restart, a failover or an idle time-out ends
-    any connection without a word; so none is kept. Told again, what was committed and whose
-    answer was lost changes nothing in the ledger: a report counts for one dispatch, or one
-    holder, only. Whom `on_retry_exhausted` names may hear of it twice.
+    any connection without a word; so none is kept, and one that is there is not trusted. Told
+    again, what was committed and whose answer was lost changes nothing in the ledger: a report
+    counts for one dispatch, or one holder, only. Whom `on_retry_exhausted` names may hear of it
+    twice.
 
     Raises:
         DatabaseProblem: the second try failed as well.
     """
-    # One that something else has opened is not believed either.
-    connection.close()
     try:
         report()
     except DatabaseProblem as error:
-        logger.info("A report is made again, on another connection: %s", error)
+        logger.info("A report is made again, on a new connection: %s", error)
         connection.close()
         report()
     finally:
