@@ -88,6 +88,23 @@ def test_the_page_of_every_state_says_where_the_job_is(viewer: Client, state: st
     assert response.context["sentence"]
 
 
+def test_a_parked_job_says_why_no_worker_runs_it(viewer: Client) -> None:
+    at = timezone.now()
+    job = make_job(
+        state=JobState.SCHEDULED,
+        due_at=at + timedelta(seconds=15),
+        parked_at=at,
+        error_class="ActorNotFound",
+        error_message="No worker knows the actor 'from_the_future'.",
+    )
+
+    sentence = viewer.get(page(job)).context["sentence"]
+
+    assert sentence.startswith("No worker can run it since ")
+    assert "ActorNotFound" in sentence
+    assert "from_the_future" in sentence
+
+
 @override_settings(QUEUEADMIN={"QUEUES": {"q": Policy(attempts=5, backoff=exponential(5))}})
 def test_a_retrying_job_says_when_it_runs_next(viewer: Client) -> None:
     due = timezone.now().replace(microsecond=0) + timedelta(minutes=5)
