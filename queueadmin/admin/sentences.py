@@ -52,7 +52,7 @@ def about_job(job: Job, upcoming: list[datetime]) -> str:
     match job.state:
         case JobState.SCHEDULED if job.parked_at is not None:
             return (
-                _("No worker can run it since %(parked)s: %(error)s. The next look is due %(due)s.")
+                _("No worker can run it since %(parked)s; the next look is due %(due)s. %(error)s")
                 % facts
             )
         case JobState.SCHEDULED:
