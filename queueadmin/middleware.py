@@ -249,10 +249,13 @@ def _is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
         return True
     if driver is None:
         return False
-    if connection.vendor == "sqlite":
-        return bool(driver.in_transaction)
-    if connection.vendor == "postgresql":
-        return driver.info.transaction_status not in (_IDLE, _UNKNOWN)
+    try:
+        if connection.vendor == "sqlite":
+            return bool(driver.in_transaction)
+        if connection.vendor == "postgresql":
+            return driver.info.transaction_status not in (_IDLE, _UNKNOWN)
+    except connection.Database.Error:  # type: ignore[attr-defined]  # every backend has it
+        pass  # closed without Django's knowledge, and its transaction with it
     return False
 
 

@@ -283,6 +283,21 @@ def test_a_connection_of_the_actors_own_hides_not_that_of_its_thread(broker, mak
     assert seen_from(elsewhere) == {"kept"}
 
 
+def test_a_connection_that_was_closed_without_djangos_knowledge_is_no_trouble(
+    broker, start_worker, caplog
+):
+    @dramatiq.actor(queue_name="q", broker=broker)
+    def careless():
+        connection.ensure_connection()
+        connection.connection.close()
+
+    careless.send()
+    start_worker(threads=1)
+
+    wait_until(Job.objects.filter(state=JobState.COMPLETED).exists)
+    assert "Unexpected failure" not in caplog.text
+
+
 def test_a_transaction_around_the_whole_run_is_left_to_who_began_it(broker, make):
     @dramatiq.actor(queue_name="q", broker=broker, max_retries=0)
     def interrupted():
@@ -335,6 +350,7 @@ def second(request, tmp_path):
     # Django does not close one in memory.
     if second.connection is not None:
         second.connection.close()
+        second.connection = None
     del connections["second"], connections.settings["second"]
 
 
