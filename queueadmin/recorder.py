@@ -323,6 +323,9 @@ class Recorder:
             return
         logger.warning("The outcome of message %r is put aside.", entries[0].parcel_id)
         self._aside.extend(entries)
+        if not entries[0].is_refused:
+            # It does not wait as long as one before it that no column takes.
+            self._aside_at = min(self._aside_at, time.monotonic() + _ASIDE_SECONDS)
         # More than somebody holds locked: outcomes that nobody can record are not to be added to.
         self.is_healthy = len(self._aside) < _MOST_ASIDE
 
