@@ -80,7 +80,7 @@ def test_a_row_locked_by_somebody_holds_up_its_own_outcome_only(broker, start_wo
             start_worker()
             gate.set()
             wait_until(lambda: completed() == 19)
-            assert broker.recorder.is_healthy
+            wait_until(lambda: broker.recorder.is_healthy)
             cursor.execute("ROLLBACK")
         wait_until(lambda: completed() == 20)
     finally:
