@@ -37,19 +37,19 @@ help:
 run: $(VENV)/run.stamp
 	@exec $(BIN)/python manage.py up
 
-# Many tests wait for real processes, so one more of them than cores run at a time; each has a
-# database of its own among the 16 of a Redis, from the ninth on.
-TEST_PROCESSES ?= $(shell $(PYTHON) -c "import os; print(min(6, 1 + (os.cpu_count() or 1)))")
+# Many tests wait for real processes, so three more of them than cores run at a time; each has a
+# database of its own among the 16 of a Redis, from the ninth on. The longest tests go first.
+TEST_PROCESSES ?= $(shell $(PYTHON) -c "import os; print(min(6, 3 + (os.cpu_count() or 1)))")
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal --ignore tests/e2e
-	$(BIN)/python -m tests.services -n $(TEST_PROCESSES) --dist worksteal tests/queueadmin tests/integration
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal --ignore tests/e2e tests/integration tests
+	$(BIN)/python -m tests.services -n $(TEST_PROCESSES) --dist worksteal tests/integration tests/queueadmin
 
 e2e: $(VENV)/dev.stamp
 	@command -v chromium >/dev/null 2>&1 \
 		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 \
 			&& apt-get update -q && apt-get install -qy --no-install-recommends chromium; } \
 		|| { echo "The browser tests need Chromium. Install it, for instance: sudo apt-get install chromium" >&2; exit 1; }
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e
 
 screenshots: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.e2e.screenshots

@@ -84,11 +84,15 @@ def chromium() -> Iterator[Browser]:
 
 
 def _free_port() -> int:
-    for port in range(18_600, 18_900, 30):
+    # Each process of the tests looks among ports of its own: two that find the same one free
+    # would both take it, and one of them would use the site of the other.
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 18_600 + 300 * process
+    for port in range(first, first + 300, 30):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return port
-    raise RuntimeError("No free port between 18600 and 18900.")
+    raise RuntimeError(f"No free port between {first} and {first + 300}.")
 
 
 class Site:
