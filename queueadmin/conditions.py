@@ -15,7 +15,7 @@ from django.utils.translation import ngettext
 from dramatiq import get_broker
 
 from . import overview, recurring, statistics, workers
-from .brokers.base import BrokerUnavailable
+from .brokers.transport import BrokerUnavailable
 from .clock import now
 from .conf import settings
 from .models import DeadLetter, FailureGroup, Queue

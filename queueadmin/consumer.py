@@ -130,9 +130,9 @@ class LedgerConsumer(Consumer):
     """Hands the messages of one queue over to the worker's threads.
 
     It runs in Dramatiq's consumer thread, which would take single messages from it to do the
-    same; what it is given instead is always None: "nothing for now". `ack`, `nack` and `run_started` are called from
-    worker threads. The counters are the hand's, and the one event wakes the
-    consumer for both reasons it may have to fetch: a push, or room in memory.
+    same; what it is given instead is always None: "nothing for now". `ack`, `nack` and
+    `run_started` are called from worker threads. The counters are the hand's, and the one event
+    wakes the consumer for both reasons it may have to fetch: a push, or room in memory.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from . import clock, events, leases, ledger, registry
-from .brokers.base import BrokerUnavailable, ServerSettling
+from .brokers.transport import BrokerUnavailable, ServerSettling
 from .conf import settings
 from .consumer import split
 from .controls import REFRESH_SECONDS, RELOCATION

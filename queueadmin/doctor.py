@@ -9,7 +9,7 @@ from django.db.migrations.executor import MigrationExecutor
 from dramatiq import get_broker
 
 from . import clock, conf, overview, recurring, scheduling, workers
-from .brokers.base import BrokerUnavailable
+from .brokers.transport import BrokerUnavailable
 from .conf import settings
 from .exceptions import ConfigurationError
 from .models import Alert

@@ -20,7 +20,7 @@ from dramatiq import get_broker
 from dramatiq.message import Message
 
 from . import audit, dispatcher, events, ledger, outbox, payloads
-from .brokers.base import BrokerUnavailable
+from .brokers.transport import BrokerUnavailable
 from .clock import now
 from .conf import settings
 from .deadletters import BulkResult

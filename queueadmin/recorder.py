@@ -21,7 +21,7 @@ from django.db import Error as DatabaseProblem
 from dramatiq.message import Message
 
 from . import clock, ledger, logs, payloads
-from .brokers.base import BrokerUnavailable
+from .brokers.transport import BrokerUnavailable
 from .conf import settings
 from .consumer import Delivery, split
 from .exceptions import Undecryptable

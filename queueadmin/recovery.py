@@ -11,7 +11,7 @@ from uuid import uuid4
 from dramatiq import get_broker
 
 from . import audit, dispatcher, leases
-from .brokers.base import ServerSettling
+from .brokers.transport import ServerSettling
 from .clock import now
 from .conf import settings
 from .exceptions import QueueadminError

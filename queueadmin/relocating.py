@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from . import audit, clock, dispatcher, leases, ledger
-from .brokers.base import LedgerBroker, ServerSettling, Transport
+from .brokers.base import LedgerBroker
 from .brokers.redis import RedisTransport
+from .brokers.transport import ServerSettling, Transport
 from .conf import settings
 from .consumer import split
 from .controls import RELOCATION, SEEN_SECONDS

@@ -20,7 +20,8 @@ from django.db import connection
 from dramatiq import get_broker
 
 from . import crashes, leases
-from .brokers.base import BrokerUnavailable, LedgerBroker
+from .brokers.base import LedgerBroker
+from .brokers.transport import BrokerUnavailable
 from .hard_limits import record_overrun
 from .scoreboard import Running, Scoreboard
 from .worker_process import EXIT_BROKEN, EXIT_CONFIGURATION, EXIT_RECYCLED, SAME_SIGNAL_SECONDS

@@ -51,7 +51,7 @@ class PolicyTimeLimit(Middleware):
         self._deadlines: dict[int, float] = {}
         # What each armed thread runs: job and dispatch.
         self._runs: dict[int, tuple[str, int]] = {}
-        self._watch: threading.Thread | None = None
+        self._stop = threading.Event()
 
     @property
     def actor_options(self) -> set[str]:
@@ -60,11 +60,15 @@ class PolicyTimeLimit(Middleware):
 
     def before_worker_boot(self, broker: Broker, worker: Any) -> None:
         """Start watching."""
-        if self._watch is None:
-            self._watch = threading.Thread(
-                target=self._run, args=(broker,), name="queueadmin-time-limits", daemon=True
-            )
-            self._watch.start()
+        # Each watch has its own: one that has not seen its end yet ends all the same.
+        self._stop = threading.Event()
+        threading.Thread(
+            target=self._run, args=(broker, self._stop), name="queueadmin-time-limits", daemon=True
+        ).start()
+
+    def after_worker_shutdown(self, broker: Broker, worker: Any) -> None:
+        """Stop watching; what was running while the worker stopped was watched to its end."""
+        self._stop.set()
 
     def before_process_message(self, broker: Any, message: MessageProxy) -> None:
         """Arm the limit of this thread's job; behind it, by the grace, the hard one."""
@@ -118,8 +122,9 @@ class PolicyTimeLimit(Middleware):
         _struck.add(thread_id)
         _raise_in(thread_id, error)
 
-    def _run(self, broker: Any) -> None:
-        while True:
+    def _run(self, broker: Any, stop: threading.Event) -> None:
+        # The time paces the watch.
+        while not stop.wait(_INTERVAL_SECONDS):
             with self._lock:
                 now = time.monotonic()
                 for thread_id in [t for t, at in self._deadlines.items() if at <= now]:
@@ -129,7 +134,6 @@ class PolicyTimeLimit(Middleware):
                 for thread_id in [t for t in self._deadlines if is_cancelling(*self._runs[t])]:
                     self.logger.info("Stopping cancelled job %s.", self._runs[thread_id][0])
                     self._interrupt(thread_id, Cancelled)
-            time.sleep(_INTERVAL_SECONDS)  # paces the watch
 
 
 class _Withdrawn(BaseException):

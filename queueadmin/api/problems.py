@@ -10,7 +10,7 @@ from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
-from ..brokers.base import BrokerUnavailable
+from ..brokers.transport import BrokerUnavailable
 from ..exceptions import ConfigurationError, InvalidMessage, InvalidTransition, NotPermitted
 from ..idempotency import KeyReused
 

@@ -12,7 +12,7 @@ import amqp
 from amqp.method_framing import frame_handler
 
 from ..exceptions import ConfigurationError
-from .base import BrokerUnavailable
+from .transport import BrokerUnavailable
 
 # A server that has just not answered is not asked again for so long: many threads wait for
 # one connection, and each of them would wait for its time-out.

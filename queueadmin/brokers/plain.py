@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 import redis
 
 from ..consumer import split
-from .base import BrokerUnavailable
-from .redis import client_of
+from .redis_client import client_of
+from .transport import BrokerUnavailable
 
 # Silence after which plain Dramatiq takes a worker for dead.
 _DEAD_AFTER_MS = 60_000

@@ -20,7 +20,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
-from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import redis
@@ -28,9 +27,11 @@ from dramatiq.middleware import Middleware
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from ..exceptions import ConfigurationError
-from .base import BrokerUnavailable, LedgerBroker, ServerSettling
+from . import redis_scripts
+from .base import LedgerBroker
+from .redis_client import client_of
 from .sending import Sender
+from .transport import BrokerUnavailable, ServerSettling
 
 if TYPE_CHECKING:
     from ..controls import Control
@@ -40,199 +41,6 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# KEYS: list, hash, barred. ARGV: channel, queue, id, data, id, data … The hash decides, so a
-# repeated push of an id that is still there adds nothing. It wakes who waits itself, or a push
-# would be two commands.
-_PUSH = """
-local added = 0
-local some_are_barred = redis.call('EXISTS', KEYS[3]) == 1
-for i = 3, #ARGV, 2 do
-  if not (some_are_barred and redis.call('ZSCORE', KEYS[3], ARGV[i]))
-      and redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) == 1 then
-    redis.call('RPUSH', KEYS[1], ARGV[i])
-    added = added + 1
-  end
-end
-redis.call('PUBLISH', ARGV[1], ARGV[2])
-return added
-"""
-
-# A full server refuses a script whose first write may need memory, and lets it go on after
-# one that needs none. Fetches and heartbeats have to go on, or nobody makes room: each
-# script of theirs begins with such a write.
-
-# KEYS: high, normal, low, hash, acks, heartbeats, queues. ARGV: limit, worker, queue. Returns id,
-# data, id, data …
-# An id without data was purged or withdrawn; it is dropped and the next one taken. A worker that holds anything is
-# among the heartbeats, also between a flush and its next beat, and the queue it holds something
-# of is among the queues: who asks what a dead worker held need not walk through all keys of a
-# server that others may use, too.
-_FETCH = """
-local found = {}
-local left = tonumber(ARGV[1])
-local t = redis.call('TIME')
-redis.call('ZREM', KEYS[6], '')
-redis.call('ZADD', KEYS[6], 'NX', t[1] * 1000 + math.floor(t[2] / 1000), ARGV[2])
-redis.call('SADD', KEYS[7], ARGV[3])
-for p = 1, 3 do
-  while left > 0 do
-    local ids = redis.call('LPOP', KEYS[p], left)
-    if not ids then break end
-    local datas = redis.call('HMGET', KEYS[4], unpack(ids))
-    for i = 1, #ids do
-      if datas[i] then
-        redis.call('SADD', KEYS[5], ids[i])
-        found[#found + 1] = ids[i]
-        found[#found + 1] = datas[i]
-        left = left - 1
-      end
-    end
-  end
-end
-return found
-"""
-
-# KEYS: high, normal, low, hash, acks, slots, grants, channel, heartbeats, queues. ARGV: limit,
-# concurrency, starts per window, window in ms (each 0 for none), worker, queue, freed id, freed id …
-# Slots and rate are asked and taken where the message is taken, so nothing has to be put
-# back. `grants` is a log of the starts of the last window, by the server's clock: at most
-# as many as allowed lie in any window. An actor starts some milliseconds after its grant;
-# where a late one met the early ones of the next window, the provider behind it would see
-# too many, so the window is a little longer. Returns wait in ms, id, data, id, data …
-_FETCH_LIMITED = """
-local left = tonumber(ARGV[1])
-local slots, starts, window = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-if #ARGV > 6 then redis.call('HDEL', KEYS[6], unpack(ARGV, 7)) end
-local wait = 0
-if slots > 0 then left = math.min(left, slots - redis.call('HLEN', KEYS[6])) end
-local t = redis.call('TIME')
-local now = t[1] * 1000000 + t[2]
-redis.call('ZREM', KEYS[9], '')
-redis.call('ZADD', KEYS[9], 'NX', math.floor(now / 1000), ARGV[5])
-redis.call('SADD', KEYS[10], ARGV[6])
-if starts > 0 then
-  window = window + math.min(window * 0.05, 50)
-  redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', now - window * 1000)
-  local free = starts - redis.call('ZCARD', KEYS[7])
-  if free < left then left = free end
-  if free <= 0 then
-    local oldest = redis.call('ZRANGE', KEYS[7], 0, 0, 'WITHSCORES')
-    wait = math.max(1, math.ceil((oldest[2] + window * 1000 - now) / 1000))
-  end
-end
-local found = {0}
-for p = 1, 3 do
-  while left > 0 do
-    local ids = redis.call('LPOP', KEYS[p], left)
-    if not ids then break end
-    local datas = redis.call('HMGET', KEYS[4], unpack(ids))
-    for i = 1, #ids do
-      if datas[i] then
-        redis.call('SADD', KEYS[5], ids[i])
-        if slots > 0 then redis.call('HSET', KEYS[6], ids[i], ARGV[5]) end
-        if starts > 0 then
-          redis.call('ZADD', KEYS[7], now, now .. ':' .. ids[i])
-          redis.call('PEXPIRE', KEYS[7], math.ceil(window * 2))
-        end
-        found[#found + 1] = ids[i]
-        found[#found + 1] = datas[i]
-        left = left - 1
-      end
-    end
-  end
-end
-found[1] = wait
-if #ARGV > 6 and slots > 0 and wait == 0 and redis.call('HLEN', KEYS[6]) < slots then
-  for p = 1, 3 do
-    if redis.call('EXISTS', KEYS[p]) == 1 then
-      redis.call('PUBLISH', KEYS[8], ARGV[6])
-      break
-    end
-  end
-end
-return found
-"""
-
-# KEYS: hash, heartbeats. ARGV: id, ..., prefix and suffix of the acks' keys first. A message
-# is free when it is there and in nobody's hands; its id stays in the list, where the fetch
-# drops it: LREM would walk the list for each. Whoever fetches is among the heartbeats.
-_WITHDRAW = """
-local workers = redis.call('ZRANGE', KEYS[2], 0, -1)
-local taken = {}
-for i = 3, #ARGV do
-  local free = redis.call('HEXISTS', KEYS[1], ARGV[i]) == 1
-  for _, worker in ipairs(workers) do
-    if not free then break end
-    if redis.call('SISMEMBER', ARGV[1] .. worker .. ARGV[2], ARGV[i]) == 1 then free = false end
-  end
-  if free then
-    redis.call('HDEL', KEYS[1], ARGV[i])
-    taken[#taken + 1] = ARGV[i]
-  end
-end
-return taken
-"""
-
-# KEYS: high, normal, low, acks, slots. ARGV: id, priority, id, priority …, last to be first.
-_GIVE_BACK = """
-for i = 1, #ARGV, 2 do
-  redis.call('HDEL', KEYS[5], ARGV[i])
-  if redis.call('SREM', KEYS[4], ARGV[i]) == 1 then
-    redis.call('LPUSH', KEYS[tonumber(ARGV[i + 1]) + 1], ARGV[i])
-  end
-end
-"""
-
-_TIME = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000) "
-# KEYS[1] is the mark in the scripts below. The server that has none has lost everything, or
-# never had anything. The mark says since when it is there, by the server's clock.
-_MARK = (
-    _TIME
-    + """
-redis.call('ZREM', KEYS[2], '')
-local mark = redis.call('GET', KEYS[1])
-if not mark then
-  mark = now .. ':' .. ARGV[1]
-  redis.call('SET', KEYS[1], mark)
-end
-"""
-)
-# KEYS: mark, heartbeats. ARGV: random text, worker.
-_HEARTBEAT = _MARK + "redis.call('ZADD', KEYS[2], now, ARGV[2]); return mark"
-# KEYS: mark, barred, messages. ARGV: random text, settling time in ms, 1 to bar, id, id …
-# What is barred stays so for an hour: longer than any producer hesitates before its push.
-_MISSING = (
-    _MARK
-    + """
-if now - tonumber(string.match(mark, '^%d+')) < tonumber(ARGV[2]) then return false end
-local missing = {}
-for i = 4, #ARGV do
-  if redis.call('HEXISTS', KEYS[3], ARGV[i]) == 0 then
-    missing[#missing + 1] = ARGV[i]
-    if ARGV[3] == '1' then redis.call('ZADD', KEYS[2], now, ARGV[i]) end
-  end
-end
-if ARGV[3] == '1' and #missing > 0 then
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 3600000)
-  redis.call('PEXPIRE', KEYS[2], 3600000)
-end
-return missing
-"""
-)
-# KEYS: hash, acks, slots, queues. ARGV: worker, queue, how many slots, id of each, id, data, id,
-# data …
-_RESTORE = """
-redis.call('SADD', KEYS[4], ARGV[2])
-local slots = tonumber(ARGV[3])
-for i = 4, 3 + slots do redis.call('HSET', KEYS[3], ARGV[i], ARGV[1]) end
-for i = 4 + slots, #ARGV, 2 do
-  if redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[i + 1]) == 1 then
-    redis.call('SADD', KEYS[2], ARGV[i])
-  end
-end
-"""
-_DEAD = _TIME + "return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[1])"
 
 # Lua's stack bounds how many ids one call may unpack.
 _FETCH_LIMIT = 500
@@ -277,15 +85,15 @@ class RedisTransport:
         self._listening = client_of(url, **{**options, "socket_timeout": None})
         self._mark: bytes | None = None
         self._pubsub: redis.client.PubSub | None = None
-        self._fetch = self._client.register_script(_FETCH)
-        self._fetch_limited = self._client.register_script(_FETCH_LIMITED)
-        self._give_back = self._client.register_script(_GIVE_BACK)
-        self._withdraw = self._client.register_script(_WITHDRAW)
-        self._heartbeat = self._client.register_script(_HEARTBEAT)
-        self._missing = self._client.register_script(_MISSING)
-        self._restore = self._client.register_script(_RESTORE)
+        self._fetch = self._client.register_script(redis_scripts.FETCH)
+        self._fetch_limited = self._client.register_script(redis_scripts.FETCH_LIMITED)
+        self._give_back = self._client.register_script(redis_scripts.GIVE_BACK)
+        self._withdraw = self._client.register_script(redis_scripts.WITHDRAW)
+        self._heartbeat = self._client.register_script(redis_scripts.HEARTBEAT)
+        self._missing = self._client.register_script(redis_scripts.MISSING)
+        self._restore = self._client.register_script(redis_scripts.RESTORE)
         self.settling_ms = 3_000
-        self._dead = self._client.register_script(_DEAD)
+        self._dead = self._client.register_script(redis_scripts.DEAD)
 
     # --- Keys -----------------------------------------------------------------------
     def _key(self, *parts: object) -> str:
@@ -355,7 +163,7 @@ class RedisTransport:
             keys = [self._key(queue, part) for part in (priority, "msgs", "barred")]
             for start in range(0, len(arguments), 2 * _PUSH_BATCH):
                 batch = arguments[start : start + 2 * _PUSH_BATCH]
-                calls.append((_PUSH, len(keys), *keys, channel, queue, *batch))
+                calls.append((redis_scripts.PUSH, len(keys), *keys, channel, queue, *batch))
         return calls
 
     @_translated
@@ -560,46 +368,6 @@ class RedisTransport:
         self._sender.close()
         self._client.close()
         self._listening.close()
-
-
-# Any: the stubs know the client's answers only as unions of all of them.
-def client_of(url: str, **options: Any) -> Any:
-    """Return a client for an address.
-
-    Args:
-        url: redis://, rediss:// or unix://; or, where Sentinels know which server is the
-            master, redis+sentinel://user:password@host:26379,host2:26379/service/0, the
-            password being that of the servers; rediss+sentinel:// for TLS to all of them.
-        **options: of `redis.Redis`.
-
-    Raises:
-        ConfigurationError: the address names no Sentinel, or not which service.
-    """
-    parts = urlsplit(url)
-    if not parts.scheme.endswith("+sentinel"):
-        return redis.Redis.from_url(url, **options)
-    login, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = login.partition(":")
-    service, _, number = parts.path.strip("/").partition("/")
-    if not hosts or not service or not (number or "0").isdecimal():
-        raise ConfigurationError(
-            "REDIS_URL has no host or no service; with Sentinel it must be "
-            "redis+sentinel://host:26379,host2:26379/service/0."
-        )
-    addresses = []
-    for host in hosts.split(","):
-        name, _, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
-        addresses.append((name.strip("[]") or port, int(port) if name and port else 26379))
-    kept = ("socket_connect_timeout", "socket_timeout", "retry")
-    own: dict[str, Any] = {key: options[key] for key in kept if key in options}
-    # A subscription waits as long as it likes, a Sentinel's answer not.
-    own["socket_timeout"] = own.get("socket_timeout") or 2.0
-    if parts.scheme == "rediss+sentinel":
-        own["ssl"] = options["ssl"] = True
-    if login:
-        options |= {"username": unquote(user) or None, "password": unquote(password) or None}
-    sentinel: Any = redis.Sentinel(addresses, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
-    return sentinel.master_for(service, db=int(number or 0), **options)
 
 
 def _text(name: bytes) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from dramatiq.middleware import Middleware
 
-from .base import BrokerUnavailable, LedgerBroker
+from .base import LedgerBroker
+from .transport import BrokerUnavailable
 
 if TYPE_CHECKING:
     from ..controls import Control

@@ -13,7 +13,7 @@ from django_apscheduler.models import DjangoJob
 from pytest_httpserver import HTTPServer
 
 from queueadmin import alert_messages, alerts, conditions, queues
-from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.transport import BrokerUnavailable
 from queueadmin.clock import now
 from queueadmin.exceptions import NotPermitted
 from queueadmin.models import Alert, AlertMessage, AuditEntry, Job, Queue, Worker

@@ -5,7 +5,7 @@ import pytest
 from django.db import OperationalError
 
 from queueadmin import dispatcher, ledger
-from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.transport import BrokerUnavailable
 from queueadmin.dispatcher import Heart
 from queueadmin.models import Job
 from tests.config.processes import wait_until

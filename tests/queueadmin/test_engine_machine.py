@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 
 from queueadmin import crashes, deadletters, dispatcher, jobs, queues, recorder, recovery
-from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.transport import BrokerUnavailable
 from queueadmin.clock import now
 from queueadmin.models import Attempt, DeadLetter, FailureGroup, Job
 from queueadmin.policies import Policy

@@ -10,7 +10,7 @@ import redis
 from django.db import OperationalError
 
 from queueadmin import clock, dispatcher, ledger, recorder
-from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.transport import BrokerUnavailable
 from queueadmin.exceptions import InvalidMessage
 from queueadmin.models import Attempt, DeadLetter, Job
 from queueadmin.states import DeathCause, JobState, Outcome

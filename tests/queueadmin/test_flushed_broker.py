@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 
 from queueadmin import dispatcher, ledger
-from queueadmin.brokers.base import ServerSettling
+from queueadmin.brokers.transport import ServerSettling
 from queueadmin.clock import now
 from queueadmin.models import Attempt, Job
 from queueadmin.states import JobState

@@ -7,7 +7,7 @@ import dramatiq
 import pytest
 
 from queueadmin import dispatcher, leases, ledger, recovery
-from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.transport import BrokerUnavailable
 from queueadmin.exceptions import NotPermitted
 from queueadmin.models import Job, Lease, RecoveryRun
 from queueadmin.states import JobState

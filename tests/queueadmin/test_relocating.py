@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 
 from queueadmin import dispatcher, leases, ledger, relocating
 from queueadmin.brokers import RedisBroker
-from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.transport import BrokerUnavailable
 from queueadmin.clock import now
 from queueadmin.controls import RELOCATION
 from queueadmin.exceptions import ConfigurationError, NotPermitted

@@ -7,10 +7,10 @@ import dramatiq
 import pytest
 
 from queueadmin import dispatcher
-from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.transport import BrokerUnavailable
 from queueadmin.consumer import split
-from queueadmin.models import Attempt, Job
-from queueadmin.states import JobState
+from queueadmin.models import Attempt, DeadLetter, Job
+from queueadmin.states import DeathCause, JobState
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -255,3 +255,28 @@ def test_an_idle_worker_waits_for_nothing_when_it_stops(broker, start_worker, mo
     stopper.join(20)
 
     assert not stopper.is_alive()
+
+
+def test_no_thread_outlives_its_worker_and_its_broker(broker, start_worker, caplog):
+    @dramatiq.actor(queue_name="q", broker=broker, time_limit=300, max_retries=0)
+    def work():
+        running.set()
+        while True:
+            time.sleep(0.01)
+
+    running = threading.Event()
+    before = set(threading.enumerate())
+    for _ in range(2):
+        running.clear()
+        work.send()
+        worker = start_worker()
+        assert running.wait(10)
+        # The job's limit is kept while the worker waits for what runs.
+        worker.stop()
+        worker.stop()
+    broker.close()
+    wait_until(lambda: set(threading.enumerate()) <= before)
+
+    deaths = DeadLetter.objects.values_list("died_by", flat=True)
+    assert list(deaths) == [DeathCause.TIME_LIMIT] * 2
+    assert "Unexpected failure" not in caplog.text

@@ -416,7 +416,7 @@ def test_at_shutdown_what_runs_is_finished_and_the_rest_given_back(broker, start
 def test_outcomes_wait_while_the_broker_is_away_and_nothing_runs_twice(
     broker, start_worker, monkeypatch
 ):
-    from queueadmin.brokers.base import BrokerUnavailable
+    from queueadmin.brokers.transport import BrokerUnavailable
 
     ran = []
 

@@ -19,7 +19,7 @@ from config import embedded, machine
 from config.machine import HOST, Ports
 from config.stack import Program, Stack, StackError, Stopped
 from queueadmin.brokers.line import options_of
-from queueadmin.brokers.redis import client_of
+from queueadmin.brokers.redis_client import client_of
 
 
 def manage(*arguments: str) -> tuple[str, ...]:

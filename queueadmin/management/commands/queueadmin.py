@@ -34,7 +34,7 @@ from queueadmin import (
     watching,
     workers,
 )
-from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.transport import BrokerUnavailable
 from queueadmin.clock import now
 from queueadmin.conf import settings
 from queueadmin.deadletters import BulkResult

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from queueadmin.brokers.base import BrokerUnavailable
 from queueadmin.brokers.line import Line, options_of
+from queueadmin.brokers.transport import BrokerUnavailable
 from queueadmin.exceptions import ConfigurationError
 
 

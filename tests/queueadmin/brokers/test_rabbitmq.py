@@ -14,7 +14,7 @@ import pytest
 from django.db import OperationalError, connection, transaction
 
 from queueadmin import dispatcher, ledger
-from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.transport import BrokerUnavailable
 from queueadmin.clock import now
 from queueadmin.ledger import holdings
 from queueadmin.models import Attempt, DeadLetter, Holding, Job

@@ -10,7 +10,7 @@ import pytest
 
 from queueadmin import ledger
 from queueadmin.brokers import RedisBroker
-from queueadmin.brokers.base import BrokerUnavailable
+from queueadmin.brokers.transport import BrokerUnavailable
 from queueadmin.models import Job
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -10,8 +10,8 @@ import redis
 
 from config import embedded
 from queueadmin.brokers import RedisBroker
-from queueadmin.brokers.base import BrokerUnavailable
-from queueadmin.brokers.redis import client_of
+from queueadmin.brokers.redis_client import client_of
+from queueadmin.brokers.transport import BrokerUnavailable
 from queueadmin.exceptions import ConfigurationError
 from queueadmin.models import Attempt, Job
 from queueadmin.states import JobState
