@@ -25,8 +25,10 @@ def now_ms() -> int:
 def synchronise() -> timedelta:
     """Measure the host clock's error against the database and correct `now()` by it.
 
-    SQLite has no clock of its own, so there the host's is the truth. Differences under
-    50 ms are round-trip noise and ignored.
+    SQLite has no clock of its own, so there the host's is the truth. The database may have
+    looked at its clock at any time between question and answer, so an error is known only to
+    within half the round trip (Cristian 1989, "Probabilistic clock synchronization"). One that
+    may be none is ignored, and so is one under 50 ms.
     """
     global _offset
     if connection.vendor == "sqlite":
@@ -36,7 +38,7 @@ def synchronise() -> timedelta:
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         (theirs,) = cursor.fetchone()
-    middle = before + (timezone.now() - before) / 2
-    error = theirs - middle
-    _offset = error if abs(error) > timedelta(milliseconds=50) else timedelta()
+    doubt = (timezone.now() - before) / 2
+    error = theirs - (before + doubt)
+    _offset = error if abs(error) > max(doubt, timedelta(milliseconds=50)) else timedelta()
     return _offset

@@ -5,15 +5,21 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 import redis
 from django.conf import settings
+from hypothesis import settings as hypothesis_settings
 
 from config import embedded
 from tests import providers, services
 from tests.providers import MakeBroker, QueueServer
 from tests.settings import RUN_DIR
+
+# How long an example takes says more of the machine than of the code.
+hypothesis_settings.register_profile("busy", deadline=None)
+hypothesis_settings.load_profile("ci" if services.IS_REQUIRED else "busy")
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +55,12 @@ def _wait_for(client: "redis.Redis", process: "subprocess.Popen[bytes]") -> None
             if process.poll() is not None or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def _offset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave to no other test what a worker's process has found of its clock's error."""
+    monkeypatch.setattr("queueadmin.clock._offset", timedelta())
 
 
 @pytest.fixture

@@ -68,7 +68,14 @@ class RedisServer:
         self._brokers: list[RedisBroker] = []
 
     def make_broker(self) -> RedisBroker:
-        broker = RedisBroker(url=self._url, namespace=self.namespace)
+        # A push that a busy machine cannot make in time would be left to a dispatcher, which
+        # most tests do not have.
+        broker = RedisBroker(
+            url=self._url,
+            namespace=self.namespace,
+            socket_connect_timeout=10.0,
+            socket_timeout=10.0,
+        )
         # No other process has anything to say when a test empties the server.
         broker.transport.settling_ms = 0
         self._brokers.append(broker)
@@ -113,6 +120,8 @@ class RabbitMQServer:
 
     def make_broker(self) -> RabbitMQBroker:
         broker = RabbitMQBroker(url=self._url, namespace=self.namespace)
+        # As for Redis; a server that is busy with others' queues takes its time for a new one.
+        broker.transport._publisher._line._timeout = 10.0
         self._brokers.append(broker)
         self._transports.append(broker.transport)
         return broker

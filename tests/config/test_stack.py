@@ -43,7 +43,7 @@ def stack(tmp_path, mark, said) -> Iterator[Stack]:
     stack = Stack(tmp_path, {**os.environ, "STAND_IN": mark}, say=said.append)
     yield stack
     stack.stop()
-    assert with_environment("STAND_IN", mark) == []
+    wait_until(lambda: with_environment("STAND_IN", mark) == [])
 
 
 @pytest.fixture
@@ -168,7 +168,8 @@ def test_a_program_that_ignores_sigterm_is_killed_with_its_children(stack, mark)
 
     stack.stop()
 
-    assert with_environment("STAND_IN", mark) == []
+    # What is killed with its family ends when the system comes to it.
+    wait_until(lambda: with_environment("STAND_IN", mark) == [])
 
 
 def test_children_that_a_program_leaves_behind_are_killed(stack, mark):
@@ -176,7 +177,7 @@ def test_children_that_a_program_leaves_behind_are_killed(stack, mark):
 
     stack.run_once(Program(name="seed", command=python(code)))
 
-    assert with_environment("STAND_IN", mark) == []
+    wait_until(lambda: with_environment("STAND_IN", mark) == [])
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -186,7 +187,7 @@ def test_a_signal_ends_supervisor_and_program(supervisor, mark, signum):
     process.send_signal(signum)
 
     assert process.wait(timeout=20) == 0
-    assert with_environment("STAND_IN", mark) == []
+    wait_until(lambda: with_environment("STAND_IN", mark) == [])
 
 
 def test_no_process_is_left_when_the_supervisor_is_killed(supervisor, mark):

@@ -25,7 +25,7 @@ def _patience(monkeypatch):
 def test_what_a_frozen_process_ran_runs_elsewhere_and_its_late_outcome_is_refused(
     master, work, journal, tmp_path
 ):
-    work.send(1, 1.5)
+    work.send(1, 3.0)
     wait_until(lambda: "start 1" in journal.read_text())
     (frozen,) = {int(pid) for pid in re.findall(r"start 1 (\d+)", journal.read_text())}
     os.kill(frozen, signal.SIGSTOP)

@@ -18,7 +18,7 @@ pytestmark = [
 
 
 def test_a_killed_worker_is_restarted_alone_and_its_job_runs_again(master, work, journal):
-    work.send(1, 1.5)
+    work.send(1, 5.0)
     wait_until(lambda: "start 1" in journal.read_text())
     (victim,) = re.findall(r"start 1 (\d+)", journal.read_text())
     bystander = next(child.pid for child in workers(master) if child.pid != int(victim))

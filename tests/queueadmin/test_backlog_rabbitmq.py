@@ -104,6 +104,10 @@ def number_in(channel, name):
     return channel.queue_declare(name, passive=True).message_count
 
 
+def consumers_of(channel, name):
+    return channel.queue_declare(name, passive=True).consumer_count
+
+
 def test_what_waits_and_what_is_delayed_becomes_jobs_under_its_ids(
     broker, plain, channel, queue, work, start_worker, ran
 ):
@@ -182,6 +186,8 @@ def test_workers_that_still_consume_are_said(
 ):
     work.send(1)
     worker = plain_worker()
+    # One consumer for what waits, one for what is delayed; each connects by itself.
+    wait_until(lambda: [consumers_of(channel, name) for name in (queue, f"{queue}.DQ")] == [1, 1])
     arguments = ["--from", rabbitmq_url, "--format", "json", "--reason", "move"]
     actor_on(broker, queue, [])
 
@@ -194,7 +200,7 @@ def test_workers_that_still_consume_are_said(
         return json.loads(out.getvalue()), code
 
     (row,), code = adopt()
-    assert row["held"] == 2  # one consumer for what waits, one for what is delayed
+    assert row["held"] == 2
     assert code == PARTLY
 
     worker.stop()

@@ -128,7 +128,7 @@ def test_a_refusal_of_the_probe_closes_it_because_somebody_answers(guarded, brok
     start_worker(threads=1)
 
     wait_until(lambda: state() == "closed")
-    assert DeadLetter.objects.count() == 1
+    wait_until(lambda: DeadLetter.objects.count() == 1)
 
 
 def test_two_leaders_make_one_change(guarded):

@@ -77,7 +77,7 @@ def test_all_that_waited_in_a_flushed_server_runs_at_once_and_nothing_twice(
 
     client.flushdb()
     # What is held by now includes messages that are fetched and have not started.
-    wait_until(lambda: broker.heart.era == 1 and len(broker.transport.in_hand("q")) > 2)
+    wait_until(lambda: broker.heart.era >= 1 and len(broker.transport.in_hand("q")) > 2)
     gate.set()
 
     total = waiting + 2 * later
@@ -210,8 +210,10 @@ def test_what_a_frozen_worker_held_and_others_rescued_is_not_started_by_it(broke
     # The frozen worker is this one: it has heard nothing for too long, and somebody else
     # has dispatched again what it held.
     broker.heart._fresh_until = float("-inf")
-    wait_until(lambda: broker.heart.era == 1)
+    wait_until(lambda: broker.heart.era >= 1)
     first = ran[0]
+    # So that its own dispatcher does not find them unconfirmed.
+    Job.objects.update(due_at=now())
     rescued = ledger.rescue(
         Job.objects.exclude(
             id__in=[run.job for run in broker.recorder.running.values()]

@@ -52,6 +52,7 @@ def fleet(broker: LedgerBroker, make_broker: MakeBroker) -> Iterator[Callable[..
             workers.append(worker)
         return producer
 
+    start.workers = workers
     yield start
     for worker in workers:
         worker.stop(timeout=5_000)
@@ -78,7 +79,7 @@ def test_concurrency_holds_over_the_whole_fleet(policy, fleet):
         with lock:
             running.append(number)
             most.append(len(running))
-        time.sleep(0.02)
+        time.sleep(0.05)  # so that the limit is reached
         with lock:
             running.remove(number)
 
@@ -168,7 +169,12 @@ def test_a_paused_queue_starts_nothing_and_goes_on_where_it_stopped(policy, flee
     wait_until(lambda: len(started) > 5)
 
     assert queues.pause("many", by=None, reason="provider away")
-    time.sleep(1.0)  # within which it takes effect everywhere
+    wait_until(
+        lambda: all(
+            worker.broker.controls.of("many").is_paused and not worker.broker.recorder.running
+            for worker in fleet.workers
+        )
+    )
     stopped_at = len(started)
     time.sleep(0.5)
     assert len(started) == stopped_at < 500

@@ -186,7 +186,10 @@ def test_two_schedulers_enqueue_each_occasion_once(schedules, running):
     wait_until(lambda: ScheduleOccasion.objects.count() >= 4)
 
     due = sorted(ScheduleOccasion.objects.values_list("due_at", flat=True))
-    assert due == [due[0] + timedelta(seconds=number) for number in range(len(due))]
+    # A scheduler that was held up goes on with the latest.
+    gaps = {(at - due[0]).total_seconds() for at in due}
+    assert len(gaps) == len(due)
+    assert all(gap.is_integer() for gap in gaps)
     wait_until(lambda: len(ticks()) >= len(due))
     assert {job.id for job in ticks()} >= {scheduling.job_id("often", at) for at in due}
     assert Job.objects.count() <= ScheduleOccasion.objects.count()
@@ -245,7 +248,7 @@ def test_a_changed_time_replaces_the_stored_one(schedules, running):
 @pytest.mark.django_db(transaction=True)
 def test_an_occasion_that_could_not_be_enqueued_stays_due(schedules, running, monkeypatch):
     monkeypatch.setattr(scheduling, "RETRY_SECONDS", 0.1)
-    schedules["often"] = Schedule(actor="tick", every=timedelta(seconds=2))
+    schedules["often"] = Schedule(actor="tick", every=timedelta(seconds=5))
     refused = []
 
     def refuse_first(name, due_at, enqueue=scheduling.enqueue):
@@ -293,7 +296,10 @@ def test_the_command_ends_by_itself_when_it_is_told_to(signum):
     process = subprocess.Popen(
         [sys.executable, "manage.py", "runscheduler"],
         cwd=django_settings.BASE_DIR,
-        env=os.environ | {"DATABASE_URL": database_url()},
+        env={
+            **{name: value for name, value in os.environ.items() if name != "PYTEST_XDIST_WORKER"},
+            "DATABASE_URL": database_url(),
+        },
     )
     try:
         wait_until(lambda: DjangoJob.objects.filter(id="recovery").exists())

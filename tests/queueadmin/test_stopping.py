@@ -222,10 +222,10 @@ def test_a_broker_that_stays_away_holds_up_no_shutdown_and_loses_nothing(site, o
 def test_a_consumer_that_is_started_over_after_the_signal_fetches_nothing(site, other, monkeypatch):
     site.occupy()
     site.stop()
-    failed = threading.Event()
+    failed, in_hand = threading.Event(), site.broker.transport.in_hand
 
     def fail(queue):
-        monkeypatch.undo()
+        monkeypatch.setattr(site.broker.transport, "in_hand", in_hand)
         failed.set()
         raise BrokerUnavailable("away")
 
@@ -247,8 +247,9 @@ def test_an_idle_worker_waits_for_nothing_when_it_stops(broker, start_worker, mo
     @dramatiq.actor(queue_name="q", broker=broker)
     def work(): ...
 
-    worker = start_worker(timeout_ms=600_000)
+    # Before it starts: of what is pushed before it listens, it is not told.
     work.send()
+    worker = start_worker(timeout_ms=600_000)
     broker.join("q", timeout=10_000)
     stopper = threading.Thread(target=worker.stop, daemon=True)
     stopper.start()
@@ -258,7 +259,7 @@ def test_an_idle_worker_waits_for_nothing_when_it_stops(broker, start_worker, mo
 
 
 def test_no_thread_outlives_its_worker_and_its_broker(broker, start_worker, caplog):
-    @dramatiq.actor(queue_name="q", broker=broker, time_limit=300, max_retries=0)
+    @dramatiq.actor(queue_name="q", broker=broker, time_limit=1_000, max_retries=0)
     def work():
         running.set()
         while True:

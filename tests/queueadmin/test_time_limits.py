@@ -62,13 +62,13 @@ def test_an_actor_that_skips_its_message_is_not_interrupted_afterwards(
 ):
     hangs = threading.Event()
 
-    @dramatiq.actor(queue_name="q", broker=broker, time_limit=1_500, max_retries=0)
+    @dramatiq.actor(queue_name="q", broker=broker, time_limit=2_500, max_retries=0)
     def hang():
         hangs.set()
         while True:
             time.sleep(0.01)
 
-    @dramatiq.actor(queue_name="q", broker=broker, time_limit=200)
+    @dramatiq.actor(queue_name="q", broker=broker, time_limit=1_000)
     def skip():
         raise SkipMessage
 

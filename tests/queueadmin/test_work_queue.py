@@ -122,13 +122,14 @@ def test_a_worker_serves_the_heavier_queue_more_and_the_lighter_one_too(
         dramatiq.actor(function, queue_name=function.__name__, broker=broker)
         for function in (heavy, light)
     ]
+    # Short ones are fetched in large numbers, so that both queues have work in its hands.
+    broker._mean_ms |= {"heavy": 1.0, "light": 1.0}
     start_worker(threads=1)
     holding.send()
     assert gate.wait(20)
     for _ in range(120):
         for actor in actors:
             actor.send()
-    # Until both queues have work in the process's hands.
     wait_for_both(broker)
     is_open.set()
     for actor in actors:
@@ -142,7 +143,7 @@ def test_a_worker_serves_the_heavier_queue_more_and_the_lighter_one_too(
 
 def wait_for_both(broker: Any) -> None:
     deadline = time.monotonic() + 20
-    while not all(broker.hand(queue).outstanding for queue in ("heavy", "light")):
+    while not all(broker.hand(queue).outstanding >= 50 for queue in ("heavy", "light")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

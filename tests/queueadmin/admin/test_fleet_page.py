@@ -6,6 +6,7 @@ from django.test import Client, override_settings
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
+from time_machine import TimeMachineFixture
 
 from queueadmin import drift, queues, recurring
 from queueadmin.models import (
@@ -97,8 +98,11 @@ def test_the_worst_comes_first_and_the_rest_by_name(lead: Client) -> None:
 
 
 def test_what_is_usual_stands_beside_the_queue_in_one_query(
-    lead: Client, django_assert_num_queries: DjangoAssertNumQueries
+    lead: Client,
+    django_assert_num_queries: DjangoAssertNumQueries,
+    time_machine: TimeMachineFixture,
 ) -> None:
+    time_machine.move_to(timezone.now().replace(minute=40))
     hour = (timezone.now() - timedelta(minutes=15)).replace(minute=0, second=0, microsecond=0)
     for day in range(3, 20):
         for actor in ("send", "resend"):

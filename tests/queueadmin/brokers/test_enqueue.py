@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from queueadmin import dispatcher
-from queueadmin.brokers import RedisBroker
+from queueadmin.brokers import RedisBroker, base
 from queueadmin.exceptions import InvalidMessage
 from queueadmin.models import Job
 from queueadmin.states import JobState, Priority
@@ -116,6 +116,7 @@ def test_a_job_that_reached_the_broker_is_confirmed_and_not_pushed_again(
 
 
 def test_after_a_failed_push_the_process_does_not_try_for_a_moment(broker, greet, monkeypatch):
+    monkeypatch.setattr(base, "_PUSH_PAUSE_SECONDS", 60.0)
     broker.transport = _unreachable()
     greet.send("anna")
     monkeypatch.setattr(broker.transport, "send", lambda parcels: pytest.fail("tried again"))

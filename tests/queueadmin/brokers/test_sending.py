@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 import warnings
 
@@ -65,13 +66,14 @@ def test_an_enqueue_does_not_wait_for_a_server_that_is_slow(server, connect, cap
         greet.send("ben")
 
     assert not caplog.records
-    time.sleep(1)
+    server.client.ping()  # answered when the pause is over
     wait_for(broker, 2)
 
 
 def test_what_the_server_refuses_is_said_with_the_next_push_and_waits_in_the_ledger(
-    server, connect, caplog
+    server, connect, caplog, monkeypatch
 ):
+    monkeypatch.setattr(sending, "_RECENT_SECONDS", 60.0)
     broker = connect(server.port)
     greet = greeter(broker)
     greet.send("anna")
@@ -150,7 +152,7 @@ def test_closing_waits_for_the_answers(server, connect, caplog):
     greet = greeter(broker)
     greet.send("anna")
     wait_for(broker, 1)
-    server.client.client_pause(1_000)
+    server.client.client_pause(5_000)
     greet.send("ben")
 
     with caplog.at_level(logging.WARNING):
@@ -171,7 +173,7 @@ def test_an_old_refusal_is_said_and_holds_nothing_up(server, connect, monkeypatc
     with caplog.at_level(logging.WARNING):
         greet.send("ben")
 
-    assert "The server refused a push 0 s ago: command not allowed" in caplog.text
+    assert re.search(r"The server refused a push \d+ s ago: command not allowed", caplog.text)
     wait_for(broker, 1)
 
 
