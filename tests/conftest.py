@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +17,12 @@ from config import embedded
 from tests import providers, services
 from tests.providers import MakeBroker, QueueServer
 from tests.settings import RUN_DIR
+
+# Processes inherit which signals are ignored, as all jobs in the background of a shell's script
+# ignore Ctrl-C. Those that tests start and stop must not.
+for _signum in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_signum) is signal.SIG_IGN:
+        signal.signal(_signum, signal.SIG_DFL)
 
 # How long an example takes says more of the machine than of the code.
 hypothesis_settings.register_profile("busy", deadline=None)
