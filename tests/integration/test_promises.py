@@ -128,8 +128,7 @@ def test_a_pause_holds_within_a_second_and_the_queue_goes_on_where_it_stopped(fl
         queues.resume("open", by=None)
     assert len(fleet.runs()) < 6_000
 
-    # Whatever else holds one of three processes up once is not what the promise is about.
-    assert median(late) <= 1.0
+    assert max(late) <= 1.0
     runs = fleet.wait_for(6_000, 60)
     assert sorted(run.number for run in runs) == list(range(6_000))
     wait_until(lambda: completed() == 6_000, 20)
